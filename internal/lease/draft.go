@@ -1,0 +1,99 @@
+package lease
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"strconv"
+	"strings"
+)
+
+// idAlphabet has 62 characters; 24 of them are 142 bits.
+const (
+	idAlphabet = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+	idLength   = 24
+)
+
+// Draft is the identity of a lease that is about to be: its id, the mark that
+// its credential will carry and randomness derived from it one way.
+type Draft struct {
+	path   string // of the request, with the mount: "database/creds/app"
+	random string // the secret part of the id
+	hash   string // keyed, one way; what the row's key and the mark show
+	mark   string
+	key    [sha256.Size]byte
+}
+
+// NewDraft draws a fresh identity. path is the mount's path and the request's
+// path in it. hash is the store's keyed one-way function for lease ids.
+func NewDraft(path string, origin Origin, hash func(string) [32]byte) *Draft {
+	d := &Draft{path: strings.Trim(path, "/"), random: randomID()}
+	d.key = hash("lease-draft:" + d.random)
+	d.hash = hashOf(hash, d.random)
+	d.mark = origin.mark(d.hash)
+	return d
+}
+
+func hashOf(hash func(string) [32]byte, random string) string {
+	h := hash("lease-id:" + random)
+	return hex.EncodeToString(h[:16])
+}
+
+// ID is what the holder of the lease is given.
+func (d *Draft) ID() ID { return ID(d.path + "/" + d.random) }
+
+// Mark is the text that the credential carries at its target: this store's
+// instance, its boot epoch and the hash of the credential's id.
+func (d *Draft) Mark() string { return d.mark }
+
+// Random gives n bytes for a purpose ("username"): a keyed one-way function of
+// the lease's id, never a piece of it, and the same for the same draft.
+func (d *Draft) Random(purpose string, n int) []byte {
+	var out []byte
+	for i := 0; len(out) < n; i++ {
+		m := hmac.New(sha256.New, d.key[:])
+		m.Write([]byte(purpose + "\x00" + strconv.Itoa(i)))
+		out = m.Sum(out)
+	}
+	return out[:n]
+}
+
+// Origin says whose mark it is: which store, and which start of it.
+type Origin struct {
+	Instance string // random, made when the store was initialised
+	Epoch    uint64 // grows with each unsealing
+}
+
+func (o Origin) mark(hash string) string {
+	return "leasehold:" + o.Instance + ":" + strconv.FormatUint(o.Epoch, 10) + ":" + hash
+}
+
+// ParseMark takes a mark apart; ok is false for any other text.
+func ParseMark(s string) (o Origin, hash string, ok bool) {
+	p := strings.Split(s, ":")
+	if len(p) != 4 || p[0] != "leasehold" {
+		return Origin{}, "", false
+	}
+	epoch, err := strconv.ParseUint(p[2], 10, 64)
+	if err != nil {
+		return Origin{}, "", false
+	}
+	return Origin{Instance: p[1], Epoch: epoch}, p[3], true
+}
+
+func randomID() string {
+	var out [idLength]byte
+	var buf [2 * idLength]byte
+	for n := 0; n < idLength; {
+		rand.Read(buf[:])
+		for _, b := range buf {
+			// 248 is the largest multiple of 62 in a byte: no bias.
+			if b < 248 && n < idLength {
+				out[n] = idAlphabet[b%62]
+				n++
+			}
+		}
+	}
+	return string(out[:])
+}
