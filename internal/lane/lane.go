@@ -1,0 +1,119 @@
+// Package lane runs the work that one foreign system is asked for, apart from
+// all others.
+//
+// Every target (one generation of a database connection, one cloud account,
+// the tokens) has a lane of its own, made when there is work and dropped when
+// there is none. A lane has bounded workers, separate for creating and for
+// revoking, and a circuit breaker, so that one sick target stalls nobody else.
+//
+// What is due stands in the store, as keys due/<target>/<time>/<kind>/<id> in
+// order of time. A lane reads its own range page by page as it has room; the
+// scheduler holds one entry per target. There is no timer, goroutine or map
+// entry per lease anywhere.
+package lane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/leasehold/leasehold/internal/storage"
+)
+
+// DuePrefix is the range of all due keys; MarkPrefix of the low-water marks.
+const (
+	DuePrefix  = "due/"
+	MarkPrefix = "lowwater/"
+)
+
+// Work is one due key taken apart.
+type Work struct {
+	Key    string // the whole key; deleting it (in the transaction that finishes the work) ends it
+	Target string
+	Due    time.Time
+	Kind   string // "l" a lease, "t" a token; each has a Handler
+	ID     string
+}
+
+// Handler does the due work of one kind.
+type Handler interface {
+	// Run finishes, or moves to a later time, every item it is given, in the
+	// store, and returns the last error of the target itself, if any. Only a
+	// ConnFault counts against the breaker. Items come in order of time and
+	// belong to one target.
+	Run(ctx context.Context, target string, items []Work) error
+}
+
+// Key is the due key of a piece of work. Times before 1970 count as 1970.
+func Key(target string, due time.Time, kind, id string) string {
+	return DuePrefix + target + "/" + stamp(due) + "/" + kind + "/" + id
+}
+
+func stamp(t time.Time) string {
+	n := max(t.UnixNano(), 0)
+	const hex = "0123456789abcdef"
+	var b [16]byte
+	for i := 15; i >= 0; i-- {
+		b[i] = hex[n&15]
+		n >>= 4
+	}
+	return string(b[:])
+}
+
+// ParseKey takes a due key apart.
+func ParseKey(key string) (w Work, err error) {
+	rest, ok := strings.CutPrefix(key, DuePrefix)
+	if !ok {
+		return w, fmt.Errorf("lane: %q is no due key", key)
+	}
+	target, rest, ok1 := strings.Cut(rest, "/")
+	at, rest, ok2 := strings.Cut(rest, "/")
+	kind, id, ok3 := strings.Cut(rest, "/")
+	n, err := strconv.ParseInt(at, 16, 64)
+	if !ok1 || !ok2 || !ok3 || err != nil {
+		return w, fmt.Errorf("lane: %q is no due key", key)
+	}
+	return Work{Key: key, Target: target, Due: time.Unix(0, n), Kind: kind, ID: id}, nil
+}
+
+// Later is the time under which work for target may be written, at or after
+// want: never below the lane's low-water mark, which the transaction reads so
+// that the lane cannot move it past work that is being written.
+func Later(tx storage.Reader, target string, want time.Time) (time.Time, error) {
+	v, err := tx.Get(MarkPrefix + target)
+	if err != nil || v == nil {
+		return want, err
+	}
+	n, err := strconv.ParseInt(string(v), 16, 64)
+	if err != nil {
+		return want, fmt.Errorf("lane: low-water mark of %s: %w", target, err)
+	}
+	if mark := time.Unix(0, n); mark.After(want) {
+		return mark, nil
+	}
+	return want, nil
+}
+
+// connFault marks errors of reaching a target, as opposed to its refusing one
+// statement.
+type connFault struct{ err error }
+
+func (e *connFault) Error() string { return e.err.Error() }
+func (e *connFault) Unwrap() error { return e.err }
+
+// ConnFault marks err as a connection fault: it drives the target's breaker.
+func ConnFault(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &connFault{err}
+}
+
+// IsConnFault reports whether err was marked by ConnFault.
+func IsConnFault(err error) bool {
+	var c *connFault
+	return errors.As(err, &c)
+}
