@@ -1,0 +1,321 @@
+package wire
+
+import (
+	"fmt"
+	"strconv"
+	"unicode/utf16"
+	"unicode/utf8"
+)
+
+// MaxDepth is how deep arrays and objects of a request may nest. It is what
+// Vault allows by default.
+const MaxDepth = 300
+
+// SyntaxError says where a text stops being JSON.
+type SyntaxError struct {
+	Offset int // bytes read before the fault
+	What   string
+}
+
+func (e *SyntaxError) Error() string { return fmt.Sprintf("%s at offset %d", e.What, e.Offset) }
+
+func syntax(i int, what string) error { return &SyntaxError{Offset: i, What: what} }
+
+func unexpected(b []byte, i int, want string) error {
+	if i >= len(b) {
+		return syntax(i, "unexpected end of JSON, expected "+want)
+	}
+	return syntax(i, fmt.Sprintf("unexpected %q, expected %s", rune(b[i]), want))
+}
+
+// Check reports whether b is exactly one JSON value, nested no deeper than
+// MaxDepth, with nothing but white space around it. Text that is not UTF-8 is
+// refused, because it could not be answered as JSON.
+func Check(b []byte) error {
+	i, err := skipValue(b, skipSpace(b, 0), 0)
+	if err != nil {
+		return err
+	}
+	if i = skipSpace(b, i); i < len(b) {
+		return syntax(i, "unexpected data after the JSON value")
+	}
+	return nil
+}
+
+func skipSpace(b []byte, i int) int {
+	for i < len(b) && (b[i] == ' ' || b[i] == '\n' || b[i] == '\t' || b[i] == '\r') {
+		i++
+	}
+	return i
+}
+
+// skipValue checks the value that starts at b[i] and returns the index behind it.
+func skipValue(b []byte, i, depth int) (int, error) {
+	if i >= len(b) {
+		return i, unexpected(b, i, "a value")
+	}
+	switch c := b[i]; {
+	case c == '"':
+		return skipString(b, i)
+	case c == '{' || c == '[':
+		if depth >= MaxDepth {
+			return i, syntax(i, "nested deeper than "+strconv.Itoa(MaxDepth)+" levels")
+		}
+		if c == '{' {
+			return skipObject(b, i, depth+1)
+		}
+		return skipArray(b, i, depth+1)
+	case c == '-' || c >= '0' && c <= '9':
+		return skipNumber(b, i)
+	case c == 't':
+		return skipWord(b, i, "true")
+	case c == 'f':
+		return skipWord(b, i, "false")
+	case c == 'n':
+		return skipWord(b, i, "null")
+	}
+	return i, unexpected(b, i, "a value")
+}
+
+func skipWord(b []byte, i int, word string) (int, error) {
+	for n := range len(word) {
+		if i+n >= len(b) || b[i+n] != word[n] {
+			return i + n, unexpected(b, i+n, word)
+		}
+	}
+	return i + len(word), nil
+}
+
+func skipObject(b []byte, i, depth int) (int, error) {
+	it := members{b: b, i: i + 1, depth: depth}
+	for it.next() {
+	}
+	return it.i, it.err
+}
+
+func skipArray(b []byte, i, depth int) (int, error) {
+	it := elements{b: b, i: i + 1, depth: depth}
+	for it.next() {
+	}
+	return it.i, it.err
+}
+
+// skipNumber checks RFC 8259's grammar of a number.
+func skipNumber(b []byte, i int) (int, error) {
+	if b[i] == '-' {
+		i++
+	}
+	digits := func() error {
+		if i >= len(b) || b[i] < '0' || b[i] > '9' {
+			return unexpected(b, i, "a digit")
+		}
+		for i < len(b) && b[i] >= '0' && b[i] <= '9' {
+			i++
+		}
+		return nil
+	}
+	if i < len(b) && b[i] == '0' {
+		i++ // a leading zero stands alone
+	} else if err := digits(); err != nil {
+		return i, err
+	}
+	if i < len(b) && b[i] == '.' {
+		i++
+		if err := digits(); err != nil {
+			return i, err
+		}
+	}
+	if i < len(b) && (b[i] == 'e' || b[i] == 'E') {
+		i++
+		if i < len(b) && (b[i] == '+' || b[i] == '-') {
+			i++
+		}
+		if err := digits(); err != nil {
+			return i, err
+		}
+	}
+	return i, nil
+}
+
+func skipString(b []byte, i int) (int, error) {
+	start, ascii := i+1, true
+	for i++; i < len(b); i++ {
+		switch c := b[i]; {
+		case c == '"':
+			if !ascii && !utf8.Valid(b[start:i]) {
+				return start, syntax(start, "a string that is not UTF-8")
+			}
+			return i + 1, nil
+		case c == '\\':
+			i++
+			if i >= len(b) {
+				return i, unexpected(b, i, "an escape")
+			}
+			switch b[i] {
+			case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
+			case 'u':
+				for range 4 {
+					if i++; i >= len(b) || hexDigit(b[i]) < 0 {
+						return i, unexpected(b, i, "a hexadecimal digit")
+					}
+				}
+			default:
+				return i, unexpected(b, i, "an escape")
+			}
+		case c < ' ':
+			return i, syntax(i, "a control character in a string")
+		case c >= utf8.RuneSelf:
+			ascii = false
+		}
+	}
+	return i, unexpected(b, i, "the end of a string")
+}
+
+func hexDigit(c byte) rune {
+	switch {
+	case c >= '0' && c <= '9':
+		return rune(c - '0')
+	case c >= 'a' && c <= 'f':
+		return rune(c-'a') + 10
+	case c >= 'A' && c <= 'F':
+		return rune(c-'A') + 10
+	}
+	return -1
+}
+
+// unquote gives the text of a checked JSON string, from between its quotes.
+func unquote(b []byte) string {
+	i := 0
+	for i < len(b) && b[i] != '\\' {
+		i++
+	}
+	if i == len(b) {
+		return string(b)
+	}
+	out := make([]byte, i, len(b))
+	copy(out, b)
+	for i < len(b) {
+		c := b[i]
+		if c != '\\' {
+			out = append(out, c)
+			i++
+			continue
+		}
+		i += 2
+		switch c = b[i-1]; c {
+		case 'b':
+			out = append(out, '\b')
+		case 'f':
+			out = append(out, '\f')
+		case 'n':
+			out = append(out, '\n')
+		case 'r':
+			out = append(out, '\r')
+		case 't':
+			out = append(out, '\t')
+		case 'u':
+			r := hex4(b[i:])
+			i += 4
+			if utf16.IsSurrogate(r) {
+				low := rune(-1)
+				if i+6 <= len(b) && b[i] == '\\' && b[i+1] == 'u' {
+					low = hex4(b[i+2:])
+				}
+				if r = utf16.DecodeRune(r, low); r != utf8.RuneError {
+					i += 6
+				}
+			}
+			out = utf8.AppendRune(out, r)
+		default:
+			out = append(out, c)
+		}
+	}
+	return string(out)
+}
+
+func hex4(b []byte) rune {
+	return hexDigit(b[0])<<12 | hexDigit(b[1])<<8 | hexDigit(b[2])<<4 | hexDigit(b[3])
+}
+
+// members walks an object. i stands behind the opening brace at first, and
+// behind the closing one when next has returned false without an error.
+type members struct {
+	b     []byte
+	i     int
+	depth int
+	begun bool
+	key   []byte // as written, from between the quotes
+	val   Value
+	err   error
+}
+
+func (m *members) next() bool {
+	i := skipSpace(m.b, m.i)
+	switch {
+	case i < len(m.b) && m.b[i] == '}':
+		m.i = i + 1
+		return false
+	case !m.begun:
+		m.begun = true
+	case i < len(m.b) && m.b[i] == ',':
+		i = skipSpace(m.b, i+1)
+	default:
+		return m.fail(i, unexpected(m.b, i, "a comma or the end of the object"))
+	}
+	if i >= len(m.b) || m.b[i] != '"' {
+		return m.fail(i, unexpected(m.b, i, "a name in quotes"))
+	}
+	end, err := skipString(m.b, i)
+	if err != nil {
+		return m.fail(end, err)
+	}
+	m.key = m.b[i+1 : end-1]
+	i = skipSpace(m.b, end)
+	if i >= len(m.b) || m.b[i] != ':' {
+		return m.fail(i, unexpected(m.b, i, "a colon"))
+	}
+	i = skipSpace(m.b, i+1)
+	if end, err = skipValue(m.b, i, m.depth); err != nil {
+		return m.fail(end, err)
+	}
+	m.val, m.i = m.b[i:end], end
+	return true
+}
+
+func (m *members) fail(i int, err error) bool {
+	m.i, m.err = i, err
+	return false
+}
+
+// elements walks an array as members walks an object.
+type elements struct {
+	b     []byte
+	i     int
+	depth int
+	begun bool
+	val   Value
+	err   error
+}
+
+func (e *elements) next() bool {
+	i := skipSpace(e.b, e.i)
+	switch {
+	case i < len(e.b) && e.b[i] == ']':
+		e.i = i + 1
+		return false
+	case !e.begun:
+		e.begun = true
+	case i < len(e.b) && e.b[i] == ',':
+		i = skipSpace(e.b, i+1)
+	default:
+		e.i, e.err = i, unexpected(e.b, i, "a comma or the end of the array")
+		return false
+	}
+	end, err := skipValue(e.b, i, e.depth)
+	if err != nil {
+		e.i, e.err = end, err
+		return false
+	}
+	e.val, e.i = e.b[i:end], end
+	return true
+}
