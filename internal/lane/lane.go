@@ -83,18 +83,11 @@ func ParseKey(key string) (w Work, err error) {
 // want: never below the lane's low-water mark, which the transaction reads so
 // that the lane cannot move it past work that is being written.
 func Later(tx storage.Reader, target string, want time.Time) (time.Time, error) {
-	v, err := tx.Get(MarkPrefix + target)
-	if err != nil || v == nil {
-		return want, err
+	_, bound, err := readMark(tx, target)
+	if err == nil && bound.After(want) {
+		want = bound
 	}
-	n, err := strconv.ParseInt(string(v), 16, 64)
-	if err != nil {
-		return want, fmt.Errorf("lane: low-water mark of %s: %w", target, err)
-	}
-	if mark := time.Unix(0, n); mark.After(want) {
-		return mark, nil
-	}
-	return want, nil
+	return want, err
 }
 
 // connFault marks errors of reaching a target, as opposed to its refusing one

@@ -1,0 +1,331 @@
+package lane
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/leasehold/leasehold/internal/storage"
+)
+
+// lane is one target's workers. The fields above the line are guarded by
+// Set.mu; those below belong to the goroutine in work.
+type lane struct {
+	set    *Set
+	target string
+
+	limits   Limits
+	slots    chan struct{} // creations in progress
+	pinned   bool          // an engine has set limits: keep it while idle
+	working  bool          // work is running
+	rewind   bool          // read the whole range again
+	creating int
+	ending   int
+	breaker  breaker
+	batches  map[string]any // open batches of creations by key
+	notify   chan struct{}  // closed over by poke; capacity one
+
+	// ---
+	inFlight map[string]bool      // keys handed to a handler
+	cooling  map[string]time.Time // keys that a handler left: not again before
+	cursor   string               // last key handed out, while work is held
+	moved    time.Time            // when the low-water mark was last moved
+	did      bool                 // something was finished since then
+}
+
+func newLane(s *Set, target string, lim Limits) *lane {
+	return &lane{
+		set: s, target: target, limits: lim, slots: make(chan struct{}, lim.Create),
+		notify: make(chan struct{}, 1), batches: map[string]any{},
+		inFlight: map[string]bool{}, cooling: map[string]time.Time{},
+	}
+}
+
+func (l *lane) setLimits(lim Limits) {
+	if lim.Create != l.limits.Create {
+		l.slots = make(chan struct{}, lim.Create)
+	}
+	l.limits = lim
+}
+
+func (l *lane) poke() {
+	select {
+	case l.notify <- struct{}{}:
+	default:
+	}
+}
+
+func (l *lane) statusLocked() Status {
+	st := Status{Target: l.target, Creating: l.creating, Ending: l.ending}
+	if l.breaker.err != nil {
+		st.LastError = l.breaker.err.Error()
+		st.Open = l.breaker.trying()
+		st.Retry = l.breaker.until
+	}
+	return st
+}
+
+// retryAfter is how soon a lane looks again at a key that its handler left
+// where it was, and at a store that did not answer.
+const retryAfter = time.Second
+
+// result is what a worker brings back.
+type result struct {
+	items []Work
+	err   error
+}
+
+// work reads the lane's range and hands out batches until nothing is due and
+// nothing is in flight; then it goes back to the schedule.
+func (l *lane) work(ctx context.Context) {
+	results := make(chan result)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	busy := 0
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		l.set.mu.Lock()
+		lim, now := l.limits, l.set.cfg.Now()
+		if l.rewind {
+			l.rewind, l.cursor = false, ""
+		}
+		open, trying, until := l.breaker.open(now), l.breaker.trying(), l.breaker.until
+		l.set.mu.Unlock()
+		workers, batch := lim.Revoke, lim.Batch
+		if trying {
+			workers, batch = 1, 1 // one attempt decides
+		}
+		wait := time.Minute
+		if open {
+			wait = until.Sub(now)
+		} else if busy < workers && ctx.Err() == nil {
+			items, next, err := l.page(ctx, now, (workers-busy)*batch)
+			switch {
+			case err != nil:
+				if ctx.Err() == nil {
+					l.set.cfg.Log.Error("reading due work", "target", l.target, "error", err)
+				}
+				wait = retryAfter
+			case len(items) == 0 && busy == 0 && len(l.cooling) == 0:
+				if l.rest(ctx, next) {
+					return
+				}
+				continue
+			case !next.IsZero():
+				wait = min(wait, max(next.Sub(now), time.Millisecond))
+			}
+			if len(l.cooling) > 0 {
+				wait = min(wait, retryAfter)
+			}
+			for _, b := range batches(items, batch) {
+				for _, w := range b {
+					l.inFlight[w.Key] = true
+				}
+				busy++
+				l.count(len(b))
+				wg.Go(func() {
+					err := l.run(ctx, b)
+					select {
+					case results <- result{b, err}:
+					case <-ctx.Done():
+					}
+				})
+			}
+		}
+		timer.Reset(wait)
+		select {
+		case <-ctx.Done():
+			l.set.mu.Lock()
+			l.working = false
+			l.set.mu.Unlock()
+			return
+		case r := <-results:
+			busy--
+			l.finish(r)
+		case <-l.notify:
+		case <-timer.C:
+		}
+	}
+}
+
+func (l *lane) count(n int) {
+	l.set.mu.Lock()
+	l.ending += n
+	l.set.mu.Unlock()
+}
+
+func (l *lane) run(ctx context.Context, items []Work) error {
+	h := l.set.cfg.Handlers[items[0].Kind]
+	if h == nil {
+		return nil // written by a newer server; left where it is
+	}
+	return h.Run(ctx, l.target, items)
+}
+
+func (l *lane) finish(r result) {
+	now := l.set.cfg.Now()
+	for _, w := range r.items {
+		delete(l.inFlight, w.Key)
+		l.cooling[w.Key] = now.Add(retryAfter)
+	}
+	l.did = true
+	l.set.mu.Lock()
+	defer l.set.mu.Unlock()
+	l.ending -= len(r.items)
+	l.judgeLocked(now, r.err)
+}
+
+func (l *lane) judgeLocked(now time.Time, err error) {
+	switch {
+	case IsConnFault(err):
+		l.breaker.fail(now, err)
+	case err == nil:
+		l.breaker.succeed()
+	}
+}
+
+// page reads up to limit items that are due and not being worked on. next is
+// the time of the first key that was not taken: later work, or zero when the
+// range ends.
+func (l *lane) page(ctx context.Context, now time.Time, limit int) (items []Work, next time.Time, err error) {
+	for k, t := range l.cooling {
+		if !t.After(now) {
+			delete(l.cooling, k)
+		}
+	}
+	held := l.set.cfg.Held != nil && l.set.cfg.Held()
+	prefix := DuePrefix + l.target + "/"
+	move, newStart := false, time.Time{}
+	err = l.set.cfg.Store.View(ctx, func(v storage.View) error {
+		start, bound, err := readMark(v, l.target)
+		if err != nil {
+			return err
+		}
+		from := prefix + stamp(start)
+		if held && l.cursor != "" {
+			// What is held stays due. Read past it, but look again at the
+			// last seconds: a key can be written a moment after its time.
+			if back := prefix + stamp(l.cursorTime().Add(-5*time.Second)); back > from {
+				from = back
+			}
+		}
+		var perr error
+		first := time.Time{}
+		err = v.Scan(from, storage.PrefixEnd(prefix), 0, func(key string, _ []byte) bool {
+			w, err := ParseKey(key)
+			if err != nil {
+				perr = err
+				return false
+			}
+			if first.IsZero() {
+				first = w.Due
+			}
+			if w.Due.After(now) || len(items) == limit {
+				next = w.Due
+				return false
+			}
+			if !l.inFlight[key] {
+				if until, ok := l.cooling[key]; ok {
+					if next.IsZero() || until.Before(next) {
+						next = until
+					}
+				} else {
+					items = append(items, w)
+				}
+			}
+			return true
+		})
+		if err == nil {
+			err = perr
+		}
+		if err == nil && !held && now.Sub(l.moved) >= time.Second && (l.did || bound.IsZero()) {
+			if first.IsZero() || first.After(bound) {
+				first = bound
+			}
+			move = true
+			newStart = first
+		}
+		return err
+	})
+	if move {
+		l.moveMark(ctx, newStart, now)
+	}
+	if held && len(items) > 0 {
+		l.cursor = items[len(items)-1].Key
+	}
+	return items, next, err
+}
+
+func (l *lane) cursorTime() time.Time {
+	w, _ := ParseKey(l.cursor)
+	return w.Due
+}
+
+// The low-water mark is two times. Nothing is due before start: scans begin
+// there. Nobody writes work before bound. Start follows the bound of an
+// earlier move once a snapshot taken after that move shows nothing below it,
+// so no key that was written meanwhile is ever skipped.
+func readMark(r storage.Reader, target string) (start, bound time.Time, err error) {
+	v, err := r.Get(MarkPrefix + target)
+	if err != nil || v == nil {
+		return time.Unix(0, 0), time.Time{}, err
+	}
+	b, s, ok := strings.Cut(string(v), " ")
+	bn, err1 := strconv.ParseInt(b, 16, 64)
+	sn, err2 := strconv.ParseInt(s, 16, 64)
+	if !ok || err1 != nil || err2 != nil {
+		return start, bound, fmt.Errorf("lane: the low-water mark of %s is unreadable", target)
+	}
+	return time.Unix(0, sn), time.Unix(0, bn), nil
+}
+
+func (l *lane) moveMark(ctx context.Context, start, now time.Time) {
+	l.moved, l.did = now, false
+	if start.IsZero() {
+		start = time.Unix(0, 0)
+	}
+	_, err := l.set.cfg.Store.Update(ctx, func(tx storage.Tx) error {
+		return tx.Put(MarkPrefix+l.target, []byte(stamp(now)+" "+stamp(start)))
+	})
+	if err != nil && ctx.Err() == nil {
+		l.set.cfg.Log.Warn("moving a low-water mark", "target", l.target, "error", err)
+	}
+}
+
+// rest ends the lane's work unless somebody has poked it meanwhile.
+func (l *lane) rest(ctx context.Context, next time.Time) bool {
+	s := l.set
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case <-l.notify:
+		return false
+	default:
+	}
+	l.working = false
+	if !next.IsZero() {
+		// Under the lock: queue it here, not through at, which would lock.
+		s.queueLocked(l.target, next)
+	}
+	s.dropLocked(l)
+	return true
+}
+
+// batches cuts items, which are in order, into runs of one kind of at most
+// size each.
+func batches(items []Work, size int) [][]Work {
+	var out [][]Work
+	for len(items) > 0 {
+		n := 1
+		for n < len(items) && n < size && items[n].Kind == items[0].Kind {
+			n++
+		}
+		out = append(out, items[:n:n])
+		items = items[n:]
+	}
+	return out
+}

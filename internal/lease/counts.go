@@ -1,0 +1,83 @@
+package lease
+
+import (
+	"context"
+	"strconv"
+
+	"github.com/leasehold/leasehold/internal/storage"
+)
+
+// Counts are rows in 16 parts. A writer changes only the part that is its own,
+// in the transaction that adds or ends a lease, so that the writers of
+// different nodes do not conflict; start-up never counts.
+const (
+	countPrefix = "count/"
+	countParts  = 16
+)
+
+// counter names one count: the leases of a namespace, a mount or a group
+// (role) of a mount.
+func nsCounter(ns string) string              { return countPrefix + "n/" + ns + "/" }
+func mountCounter(mount string) string        { return countPrefix + "m/" + mount + "/" }
+func groupCounter(mount, group string) string { return countPrefix + "g/" + mount + "/" + group + "/" }
+
+// deltas adds up the changes of a batch before anything is written.
+type deltas map[string]int64
+
+func (d deltas) add(key string, r *row, n int64) {
+	ns, mount := mountInKey(key)
+	d[nsCounter(ns)] += n
+	d[mountCounter(mount)] += n
+	if r.Group != "" {
+		d[groupCounter(mount, r.Group)] += n
+	}
+}
+
+func (d deltas) write(tx storage.Tx, part int) error {
+	for counter, n := range d {
+		if n == 0 {
+			continue
+		}
+		key := counter + strconv.Itoa(part)
+		b, err := tx.Get(key)
+		if err != nil {
+			return err
+		}
+		sum := parseCount(b) + n
+		if sum == 0 {
+			err = tx.Delete(key)
+		} else {
+			err = tx.Put(key, strconv.AppendInt(nil, sum, 10))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Store) sum(ctx context.Context, counter string) (n int64, err error) {
+	err = s.cfg.Store.View(ctx, func(v storage.View) error {
+		return v.Scan(counter, storage.PrefixEnd(counter), countParts, func(_ string, b []byte) bool {
+			n += parseCount(b)
+			return true
+		})
+	})
+	return n, err
+}
+
+// CountNamespace, CountMount and CountGroup give the number of leases that
+// have not ended, those on their way out included.
+func (s *Store) CountNamespace(ctx context.Context, ns string) (int64, error) {
+	return s.sum(ctx, nsCounter(ns))
+}
+
+// CountMount counts the leases of one mount.
+func (s *Store) CountMount(ctx context.Context, mount string) (int64, error) {
+	return s.sum(ctx, mountCounter(mount))
+}
+
+// CountGroup counts the leases of one role of a mount.
+func (s *Store) CountGroup(ctx context.Context, mount, group string) (int64, error) {
+	return s.sum(ctx, groupCounter(mount, group))
+}

@@ -1,0 +1,415 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/leasehold/leasehold/internal/lane"
+	"github.com/leasehold/leasehold/internal/storage"
+)
+
+const (
+	// settleFixed is added to make_by before absence ends a lease: for the
+	// rounding of clocks, beyond the measured offset that engines subtract.
+	settleFixed = time.Second
+	// triesFast is how often ending is tried with growing pauses before the
+	// lease is called irrevocable and tried slowly.
+	triesFast   = 6
+	pauseFirst  = time.Second
+	pauseSlow   = 30 * time.Minute
+	markAtOnce  = 24 // leases changed in one transaction: a row, two due keys and perhaps a mark each
+	finishBytes = storage.MaxTxBytes / 4
+)
+
+// ending is a lease in a lane's hands.
+type ending struct {
+	key  string
+	mark string
+	row  *row
+	work lane.Work
+
+	store    *Store
+	finished bool
+	err      error
+}
+
+func (e *ending) disabled() { e.store.waits.tell(e.key, stageDisabled, nil) }
+
+func (e *ending) done(err error) {
+	if !e.finished {
+		e.finished, e.err = true, err
+	}
+}
+
+// Handler does the due work of kind DueKind.
+func (s *Store) Handler() lane.Handler { return handler{s} }
+
+type handler struct{ s *Store }
+
+// Run implements lane.Handler: it marks, asks the kinds, and writes down what
+// came of it.
+func (h handler) Run(ctx context.Context, target string, items []lane.Work) error {
+	// What has begun is finished within its own limits, also while the
+	// server stops: a drop that is cut in the middle is only done again.
+	work := context.WithoutCancel(ctx)
+	live, err := h.s.mark(work, items)
+	if err != nil || len(live) == 0 {
+		return err
+	}
+	type group struct{ mount, kind string }
+	groups := map[group][]*ending{}
+	for _, e := range live {
+		_, mount := mountInKey(e.key)
+		g := group{mount, e.row.Kind}
+		groups[g] = append(groups[g], e)
+	}
+	for g, batch := range groups {
+		k, ok := h.s.cfg.Kind(g.mount, g.kind)
+		if !ok {
+			for _, e := range batch {
+				e.done(&WaitError{Reason: "the engine of this lease is not loaded; see the server's log"})
+			}
+			continue
+		}
+		k.end(work, target, batch)
+		for _, e := range batch {
+			e.done(errors.New("the engine gave no result"))
+		}
+	}
+	return h.s.settle(work, live)
+}
+
+// mark reads the leases behind due keys and writes the ending mark where it is
+// still missing, re-checking the due time in the same transaction: a worker
+// with an old page drops nobody who has just renewed. What need not be ended
+// is left out of the answer.
+func (s *Store) mark(ctx context.Context, items []lane.Work) ([]*ending, error) {
+	now := s.cfg.Now()
+	fenced := s.cfg.Fenced != nil && s.cfg.Fenced()
+	var live []*ending
+	var unmarked []lane.Work
+	read := func(r storage.Reader, w lane.Work) (*row, bool) {
+		row, err := getRow(r, w.ID)
+		if err != nil {
+			// A row that cannot be read is quarantined: left where it is.
+			s.cfg.Log.Error("a lease row cannot be read; it waits", "key", w.ID, "error", err)
+			return nil, false
+		}
+		return row, true
+	}
+	err := s.cfg.Store.View(ctx, func(v storage.View) error {
+		for _, w := range items {
+			r, ok := read(v, w)
+			switch {
+			case !ok:
+			case r != nil && r.Ending != nil && r.Due.Equal(w.Due):
+				live = append(live, &ending{key: w.ID, row: r, work: w, store: s})
+			case r != nil && fenced && r.Ending == nil:
+			default:
+				unmarked = append(unmarked, w)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	for len(unmarked) > 0 {
+		n := min(len(unmarked), markAtOnce)
+		var marked []*ending
+		_, err := s.cfg.Store.Update(ctx, func(tx storage.Tx) error {
+			marked = marked[:0]
+			for _, w := range unmarked[:n] {
+				r, ok := read(tx, w)
+				switch {
+				case !ok:
+					continue
+				case r == nil || !r.Due.Equal(w.Due):
+					// Ended or moved by somebody else: this key is a stray.
+					if err := tx.Delete(w.Key); err != nil {
+						return err
+					}
+					continue
+				case r.Ending == nil && r.Expires.After(now):
+					if err := tx.Delete(w.Key); err != nil {
+						return err
+					}
+					if err := r.putDue(tx, w.ID, r.Expires); err != nil {
+						return err
+					}
+					if err := putRow(tx, w.ID, r); err != nil {
+						return err
+					}
+					continue
+				case r.Ending == nil:
+					r.Ending = &rowEnding{Cause: Expired, At: now.Round(0)}
+					if err := putRow(tx, w.ID, r); err != nil {
+						return err
+					}
+				}
+				marked = append(marked, &ending{key: w.ID, row: r, work: w, store: s})
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+		live = append(live, marked...)
+		unmarked = unmarked[n:]
+	}
+	for _, e := range live {
+		e.mark = Origin{Instance: s.cfg.Origin.Instance, Epoch: e.row.Epoch}.mark(hashInKey(e.key))
+	}
+	return live, nil
+}
+
+// settle writes down the outcome of a batch and gives the lane the target's
+// own fault, if there was one.
+func (s *Store) settle(ctx context.Context, batch []*ending) (fault error) {
+	now := s.cfg.Now()
+	var gone, stay []*ending
+	for _, e := range batch {
+		k, _ := s.cfg.Kind(mountOf(e.key), e.row.Kind)
+		late := e.row.MakeBy.Add(settleFixed)
+		if k != nil {
+			late = late.Add(k.settle())
+		}
+		end := e.row.Ending
+		switch {
+		case end.Cause == Forced:
+			if e.err != nil && !errors.Is(e.err, ErrAbsent) {
+				end.Error = e.err.Error()
+			}
+			gone = append(gone, e)
+		case e.err == nil && end.Unknown && now.Before(late):
+			// One attempt has an unknown end. Its login was dropped, or may
+			// yet appear: look again when nothing can land any more.
+			end.Dropped = true
+			s.waits.tell(e.key, stageDropped, nil)
+			e.row.Due = late
+			stay = append(stay, e)
+		case errors.Is(e.err, ErrAbsent) && !end.Failed && !end.Dropped && now.Before(late):
+			s.waits.tell(e.key, stageLater, nil)
+			e.row.Due = late
+			stay = append(stay, e)
+		case e.err == nil || errors.Is(e.err, ErrAbsent) || errors.Is(e.err, ErrNameTaken):
+			gone = append(gone, e)
+		case lane.IsConnFault(e.err):
+			// The lane's breaker decides when it is tried again; the key
+			// stays where it is and nothing is written.
+			fault = e.err
+			s.waits.tell(e.key, stageLater, e.err)
+		default:
+			s.again(e, now)
+			stay = append(stay, e)
+			s.waits.tell(e.key, stageLater, e.err)
+		}
+	}
+	for _, err := range []error{s.remove(ctx, gone), s.reschedule(ctx, stay)} {
+		if err != nil {
+			s.cfg.Log.Error("writing down the end of leases; it is done again", "error", err)
+		}
+	}
+	return fault
+}
+
+func mountOf(key string) string { _, m := mountInKey(key); return m }
+
+// again puts off a lease whose ending failed.
+func (s *Store) again(e *ending, now time.Time) {
+	end := e.row.Ending
+	end.Tries++
+	end.Error = e.err.Error()
+	var wait *WaitError
+	pause := pauseFirst << min(end.Tries-1, triesFast)
+	if errors.As(e.err, &wait) || end.Tries >= triesFast {
+		if !end.Irrevocable {
+			s.cfg.Log.Warn("a lease is irrevocable; it is tried again slowly, and listed by `leasehold lease list`",
+				"mount", mountOf(e.key), "target", e.row.Target, "tries", end.Tries, "error", e.err)
+		}
+		end.Irrevocable = true
+		pause = pauseSlow
+	}
+	e.row.Due = now.Add(pause/2 + rand.N(pause/2+1))
+}
+
+// remove deletes the rows of ended leases with the audit records of their
+// ends, as many to a transaction as fit.
+func (s *Store) remove(ctx context.Context, batch []*ending) error {
+	for len(batch) > 0 {
+		n, keys, size := 0, 12, 0 // counts, marks and the audit's own
+		for n < len(batch) {
+			k := 4 + len(batch[n].row.Names)
+			if batch[n].row.Group != "" {
+				k++
+			}
+			if n > 0 && (keys+k > storage.MaxTxKeys || size > finishBytes) {
+				break
+			}
+			keys, size, n = keys+k, size+len(batch[n].row.Ref)+512, n+1
+		}
+		part := batch[:n]
+		var deferred []*ending
+		_, err := s.cfg.Store.Update(ctx, func(tx storage.Tx) error {
+			deferred = deferred[:0]
+			changed := deltas{}
+			for _, e := range part {
+				// Read again: making may have ended with an unknown outcome
+				// since, and then the lease has to stay.
+				r, err := getRow(tx, e.key)
+				if err != nil {
+					return err
+				}
+				if r == nil {
+					continue
+				}
+				if r.Ending != nil && r.Ending.Unknown && !e.row.Ending.Unknown {
+					deferred = append(deferred, e)
+					continue
+				}
+				if err := s.removeRow(tx, e.key, r, e.row.Ending, changed); err != nil {
+					return err
+				}
+			}
+			return changed.write(tx, s.cfg.Part)
+		})
+		if err != nil {
+			return err
+		}
+		for _, e := range part {
+			s.waits.tell(e.key, stageGone, nil)
+		}
+		for _, e := range deferred {
+			s.cfg.Log.Info("a creation with an unknown end; the lease waits", "target", e.row.Target)
+		}
+		batch = batch[n:]
+	}
+	return nil
+}
+
+// removeRow deletes everything that hangs from a lease.
+func (s *Store) removeRow(tx storage.Tx, key string, r *row, end *rowEnding, changed deltas) error {
+	ns, mount := mountInKey(key)
+	dels := []string{rowPrefix + key, r.dueKey(key)}
+	if r.Owner != "" {
+		dels = append(dels, ownPrefix+ns+"/"+r.Owner+"/"+key)
+	}
+	for _, name := range r.Names {
+		dels = append(dels, namePrefix+name)
+	}
+	for _, k := range dels {
+		if err := tx.Delete(k); err != nil {
+			return err
+		}
+	}
+	changed.add(key, r, -1)
+	if s.cfg.Record == nil {
+		return nil
+	}
+	return s.cfg.Record(tx, Record{
+		Time: s.cfg.Now(), Namespace: ns, MountID: mount, Path: r.Path, Hash: hashInKey(key),
+		Cause: end.Cause, Target: r.Target, Issued: r.Issued, Error: end.Error,
+	})
+}
+
+// reschedule writes new due times. e.row.Due holds the wanted one, e.work.Key
+// the present key.
+func (s *Store) reschedule(ctx context.Context, batch []*ending) error {
+	for len(batch) > 0 {
+		n := min(len(batch), markAtOnce)
+		part := batch[:n]
+		_, err := s.cfg.Store.Update(ctx, func(tx storage.Tx) error {
+			for _, e := range part {
+				r, err := getRow(tx, e.key)
+				if err != nil {
+					return err
+				}
+				if r == nil || !r.Due.Equal(e.work.Due) || r.Ending == nil {
+					continue // somebody moved it meanwhile: theirs stands
+				}
+				end := *e.row.Ending
+				end.Unknown = end.Unknown || r.Ending.Unknown
+				end.Failed = end.Failed || r.Ending.Failed
+				if r.Ending.Cause.Explicit() {
+					end.Cause = r.Ending.Cause
+				}
+				r.Ending = &end
+				if err := r.putDue(tx, e.key, e.row.Due); err != nil {
+					return err
+				}
+				if err := putRow(tx, e.key, r); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		batch = batch[n:]
+	}
+	return nil
+}
+
+// waits holds who in this process waits for an ending at the moment. It is no
+// truth: who misses a word reads the row.
+type waits struct {
+	mu   sync.Mutex
+	keys map[string][]chan<- stage
+}
+
+// stage is how far the ending of a lease has come.
+type stage struct {
+	at  stageKind
+	err error
+}
+
+type stageKind uint8
+
+const (
+	stageDisabled stageKind = iota + 1 // no new login is possible
+	stageDropped                       // the login was dropped; the row stays for make_by
+	stageGone                          // the rows are deleted
+	stageLater                         // this try is over without either; it is tried again
+)
+
+func (w *waits) tell(key string, at stageKind, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, c := range w.keys[key] {
+		select {
+		case c <- stage{at, err}:
+		default: // the waiter has what it needs already
+		}
+	}
+}
+
+// listen gives the stages of one lease from now on, and a func to stop.
+func (w *waits) listen(key string) (<-chan stage, func()) {
+	c := make(chan stage, 8)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.keys == nil {
+		w.keys = map[string][]chan<- stage{}
+	}
+	w.keys[key] = append(w.keys[key], c)
+	return c, func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		list := w.keys[key]
+		for i, x := range list {
+			if x == (chan<- stage)(c) {
+				list = append(list[:i:i], list[i+1:]...)
+				break
+			}
+		}
+		if len(list) == 0 {
+			delete(w.keys, key)
+		} else {
+			w.keys[key] = list
+		}
+	}
+}

@@ -1,0 +1,194 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/leasehold/leasehold/internal/errs"
+	"github.com/leasehold/leasehold/internal/storage"
+)
+
+// Holder is who a lease is issued to, and under which conditions.
+type Holder struct {
+	Namespace string
+	Mount     Mount
+	// Owner is the keyed hash of the token that owns the lease: a batch
+	// token's parent, or "" for a batch token without one.
+	Owner string
+	// Live are the liveness keys that must be present and without an ending
+	// mark when the lease is committed: the token's own, the mount's, the
+	// namespace's.
+	Live []string
+	// Until cuts the lease (a batch token's end); zero cuts nothing.
+	Until time.Time
+}
+
+// Ended is the value of a liveness key whose ending has begun. Whoever ends
+// something writes it; what is gone has no key.
+const Ended = "ended"
+
+// ErrNotLive is what Commit returns when a liveness key is gone or marked.
+var ErrNotLive = errs.New(errs.Denied, "permission denied: the token, mount or connection has just ended")
+
+// Issued is a committed lease whose credential is being made.
+type Issued struct {
+	Info
+	Draft *Draft
+	Made  Made
+	plan  *Plan
+	ns    string
+}
+
+// Commit writes the lease down, on condition that everything it hangs from is
+// alive: step 2 of an issue. Nothing has been asked of the target yet. ttl and
+// maxTTL are final, in whole seconds.
+func (s *Store) Commit(ctx context.Context, d *Draft, h Holder, p *Plan, ttl, maxTTL time.Duration) (*Issued, error) {
+	now := s.cfg.Now().Round(0)
+	limit := p.Limit
+	if limit <= 0 {
+		limit = DefaultLimit
+	}
+	r := &row{
+		Random: d.random, Path: d.path, Epoch: s.cfg.Origin.Epoch,
+		Kind: p.Kind, KindVersion: p.KindVersion, Target: p.Target, Ref: p.Ref,
+		Owner: h.Owner, Names: p.Names, Group: p.Group,
+		Issued: now, MakeBy: now.Add(limit), Expires: now.Add(ttl), MaxExpires: now.Add(maxTTL), TTL: ttl,
+		Renewable: !p.NotRenewable,
+	}
+	if !h.Until.IsZero() && r.Expires.After(h.Until) {
+		r.Expires, r.TTL = h.Until, h.Until.Sub(now).Truncate(time.Second)
+		r.MaxExpires = r.Expires
+	}
+	rel := strings.TrimPrefix(d.path, h.Mount.Path)
+	key := leaseKey(h.Namespace, h.Mount.ID, rel, d.hash)
+	_, err := s.cfg.Store.Update(ctx, func(tx storage.Tx) error {
+		for _, live := range [][]string{h.Live, p.Live} {
+			for _, k := range live {
+				v, err := tx.Get(k)
+				if err != nil {
+					return err
+				}
+				if v == nil || string(v) == Ended {
+					return ErrNotLive
+				}
+			}
+		}
+		for _, name := range p.Names {
+			v, err := tx.Get(namePrefix + name)
+			if err != nil {
+				return err
+			}
+			if v != nil {
+				return errNameTaken
+			}
+			if err := tx.Put(namePrefix+name, []byte(key)); err != nil {
+				return err
+			}
+		}
+		r.Due = time.Time{}
+		if err := r.putDue(tx, key, r.Expires); err != nil {
+			return err
+		}
+		if r.Owner != "" {
+			if err := tx.Put(ownPrefix+h.Namespace+"/"+r.Owner+"/"+key, nil); err != nil {
+				return err
+			}
+		}
+		changed := deltas{}
+		changed.add(key, r, 1)
+		if err := changed.write(tx, s.cfg.Part); err != nil {
+			return err
+		}
+		return putRow(tx, key, r)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("committing a lease: %w", err)
+	}
+	return &Issued{
+		Info: r.info(key), Draft: d, plan: p, ns: h.Namespace,
+		Made: Made{Mark: d.mark, MakeBy: r.MakeBy, Expires: r.Expires},
+	}, nil
+}
+
+// Make asks the target for the credential: step 3. Its context outlives the
+// client and ends at make_by; nobody starts after it. A failure makes the
+// lease due before it is returned.
+func (s *Store) Make(ctx context.Context, l *Issued) (out any, err error) {
+	mctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), l.Made.MakeBy)
+	defer cancel()
+	if !s.cfg.Now().Before(l.Made.MakeBy) {
+		err = errs.New(errs.Upstream, "the credential could not be made in time; try again")
+	} else {
+		out, err = l.plan.Make(mctx, l.Made)
+	}
+	if err == nil {
+		return out, nil
+	}
+	outcome := MakeFailed
+	if errors.Is(err, ErrUnknown) {
+		outcome = MakeUnknown
+	}
+	if uerr := s.Undo(context.WithoutCancel(ctx), l, outcome); uerr != nil {
+		// The lease stands as it was committed and ends when it expires.
+		s.cfg.Log.Error("making a lease due after a failed creation; it ends at its expiry",
+			"mount", l.MountID, "target", l.Target, "error", uerr)
+	}
+	return nil, err
+}
+
+// Confirm reads the lease and its owner's chain again: step 4. A lease found
+// ending or gone is undone, and the caller gets the error.
+func (s *Store) Confirm(ctx context.Context, l *Issued) error {
+	var r *row
+	err := s.cfg.Store.View(ctx, func(v storage.View) (err error) {
+		r, err = getRow(v, l.key)
+		return err
+	})
+	if err == nil {
+		if err = s.live(ctx, l.ns, r); err == nil {
+			return nil
+		}
+		err = errs.New(errs.Denied, "permission denied: the token or the lease was revoked while the credential was made")
+	}
+	if uerr := s.Undo(context.WithoutCancel(ctx), l, MakeDone); uerr != nil {
+		return errors.Join(err, uerr)
+	}
+	return err
+}
+
+// Outcome says what is known of a creation that is undone.
+type Outcome uint8
+
+// The outcomes.
+const (
+	MakeDone    Outcome = iota // the credential was made; nobody gets it
+	MakeFailed                 // it is known not to have been made
+	MakeUnknown                // it may yet appear, until make_by
+)
+
+// Undo makes a lease due at once: making failed, the client went away, or the
+// answer could not be audited.
+func (s *Store) Undo(ctx context.Context, l *Issued, o Outcome) error {
+	_, err := s.cfg.Store.Update(ctx, func(tx storage.Tx) error {
+		r, err := getRow(tx, l.key)
+		if err != nil || r == nil {
+			return err
+		}
+		if r.Ending == nil {
+			r.Ending = &rowEnding{Cause: Undone, At: s.cfg.Now().Round(0)}
+		}
+		r.Ending.Failed = o == MakeFailed
+		r.Ending.Unknown = o == MakeUnknown
+		if err := r.putDue(tx, l.key, s.cfg.Now()); err != nil {
+			return err
+		}
+		return putRow(tx, l.key, r)
+	})
+	if err != nil {
+		return fmt.Errorf("undoing a lease: %w", err)
+	}
+	return nil
+}

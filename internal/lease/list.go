@@ -1,0 +1,221 @@
+package lease
+
+import (
+	"context"
+	"sort"
+	"strings"
+
+	"github.com/leasehold/leasehold/internal/lane"
+	"github.com/leasehold/leasehold/internal/storage"
+)
+
+// Keys lists what stands directly below a lease path, as LIST does: folders
+// end in a slash, leases are the random parts of their ids. It is empty when
+// there is nothing.
+func (s *Store) Keys(ctx context.Context, ns, prefix string) ([]string, error) {
+	prefix = strings.Trim(prefix, "/")
+	if prefix != "" {
+		prefix += "/"
+	}
+	found := map[string]bool{}
+	err := s.cfg.Store.View(ctx, func(v storage.View) error {
+		for _, sc := range s.Scopes(ns, prefix) {
+			if rel, ok := strings.CutPrefix(sc.Mount.Path, prefix); ok && rel != "" {
+				// The mount lies below: only whether it has any.
+				from, to := sc.rows()
+				err := v.Scan(from, to, 1, func(string, []byte) bool {
+					first, _, _ := strings.Cut(rel, "/")
+					found[first+"/"] = true
+					return false
+				})
+				if err != nil {
+					return err
+				}
+				continue
+			}
+			if err := s.below(v, sc, found); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	out := make([]string, 0, len(found))
+	for k := range found {
+		out = append(out, k)
+	}
+	sort.Strings(out)
+	return out, err
+}
+
+// below adds one level of a scope, with a seek per folder.
+func (s *Store) below(v storage.View, sc Scope, found map[string]bool) error {
+	base, end := sc.rows()
+	from := base
+	for {
+		next := ""
+		var rerr error
+		err := v.Scan(from, end, 0, func(key string, b []byte) bool {
+			name, _, deeper := strings.Cut(key[len(base):], "/")
+			if deeper {
+				found[name+"/"] = true
+				next = storage.PrefixEnd(base + name + "/")
+				return false
+			}
+			r, err := decodeRow(key, b)
+			if err != nil {
+				rerr = err
+				return false
+			}
+			if r.Ending == nil || r.Ending.Irrevocable {
+				found[r.Random] = true
+			}
+			return true
+		})
+		if err == nil {
+			err = rerr
+		}
+		if err != nil || next == "" {
+			return err
+		}
+		from = next
+	}
+}
+
+// Query selects leases for an operator's list.
+type Query struct {
+	Prefix      string
+	Irrevocable bool // only those
+	After       ID   // the last one of the page before
+	Limit       int
+}
+
+// List gives leases with all that is known of them, in the order of their
+// keys; those on their way out too. A row that cannot be read is left out and
+// logged. more says that the limit cut the list.
+func (s *Store) List(ctx context.Context, ns string, q Query) (out []Info, more bool, err error) {
+	skip := map[string]bool{}
+	for _, k := range s.keysOf(ns, q.After) {
+		skip[k] = true
+	}
+	err = s.cfg.Store.View(ctx, func(v storage.View) error {
+		started := q.After == ""
+		for _, sc := range s.Scopes(ns, q.Prefix) {
+			from, to := sc.rows()
+			if !started {
+				for k := range skip {
+					if k := rowPrefix + k; k >= from && (to == "" || k < to) {
+						from, started = k+"\x00", true
+					}
+				}
+				if !started {
+					continue
+				}
+			}
+			err := v.Scan(from, to, 0, func(key string, b []byte) bool {
+				r, err := decodeRow(key, b)
+				if err != nil {
+					s.cfg.Log.Error("listing leases", "error", err)
+					return true
+				}
+				if q.Irrevocable && (r.Ending == nil || !r.Ending.Irrevocable) {
+					return true
+				}
+				if q.Limit > 0 && len(out) == q.Limit {
+					more = true
+					return false
+				}
+				in := r.info(key[len(rowPrefix):])
+				if in.Ending && in.Error == "" && s.cfg.Lanes != nil {
+					in.Error = s.cfg.Lanes.Status(r.Target).LastError
+				}
+				out = append(out, in)
+				return true
+			})
+			if err != nil || more {
+				return err
+			}
+		}
+		return nil
+	})
+	return out, more, err
+}
+
+// OnTarget reports whether any lease of kind DueKind is left on a target.
+func (s *Store) OnTarget(ctx context.Context, target string) (bool, error) {
+	found := false
+	prefix := lane.DuePrefix + target + "/"
+	err := s.cfg.Store.View(ctx, func(v storage.View) error {
+		return v.Scan(prefix, storage.PrefixEnd(prefix), 1, func(string, []byte) bool {
+			found = true
+			return false
+		})
+	})
+	return found, err
+}
+
+// Tidy deletes owner keys, due keys and name reservations that point at no
+// lease. There are none unless a row was quarantined and removed by hand.
+func (s *Store) Tidy(ctx context.Context) (removed int, err error) {
+	leaseOf := map[string]func(key string, value []byte) string{
+		ownPrefix: func(key string, _ []byte) string {
+			parts := strings.SplitN(key[len(ownPrefix):], "/", 3)
+			return parts[len(parts)-1]
+		},
+		namePrefix: func(_ string, value []byte) string { return string(value) },
+		lane.DuePrefix: func(key string, _ []byte) string {
+			if w, err := lane.ParseKey(key); err == nil && w.Kind == dueKind {
+				return w.ID
+			}
+			return ""
+		},
+	}
+	for prefix, of := range leaseOf {
+		from := prefix
+		for {
+			var strays []string
+			last, n := "", 0
+			err := s.cfg.Store.View(ctx, func(v storage.View) error {
+				return v.Scan(from, storage.PrefixEnd(prefix), pageSize, func(key string, value []byte) bool {
+					last, n = key, n+1
+					if k := of(key, value); k != "" {
+						if b, err := v.Get(rowPrefix + k); err == nil && b == nil {
+							strays = append(strays, key)
+						}
+					}
+					return true
+				})
+			})
+			if err != nil {
+				return removed, err
+			}
+			for len(strays) > 0 {
+				m := min(len(strays), markAtOnce)
+				_, err := s.cfg.Store.Update(ctx, func(tx storage.Tx) error {
+					for _, key := range strays[:m] {
+						value, err := tx.Get(key)
+						if err != nil {
+							return err
+						}
+						if b, err := tx.Get(rowPrefix + of(key, value)); err != nil || b != nil {
+							continue
+						}
+						if err := tx.Delete(key); err != nil {
+							return err
+						}
+					}
+					return nil
+				})
+				if err != nil {
+					return removed, err
+				}
+				removed += m
+				strays = strays[m:]
+			}
+			if n < pageSize {
+				break
+			}
+			from = last + "\x00"
+		}
+	}
+	return removed, nil
+}

@@ -1,0 +1,279 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/leasehold/leasehold/internal/errs"
+	"github.com/leasehold/leasehold/internal/storage"
+)
+
+// waitAtMost bounds how long a revocation is waited for when the request has
+// no deadline of its own, and waitMargin is left of one for the answer.
+const (
+	waitAtMost = 60 * time.Second
+	waitMargin = 500 * time.Millisecond
+	pageSize   = 480 // leases of a prefix that are marked and waited for together
+)
+
+// Pending says what of a revocation was still going on when it was answered.
+type Pending struct {
+	Cleaning bool // logins are off, cleaning up goes on
+}
+
+// Revoke ends one lease. Without sync it returns when no new login is possible,
+// with sync when the login is gone; what outlasts the request's deadline goes
+// on. Revoking what is gone already is no error.
+func (s *Store) Revoke(ctx context.Context, ns string, id ID, cause Cause, sync bool) (Pending, error) {
+	key, r, err := s.find(ctx, ns, id)
+	if err != nil || r == nil {
+		return Pending{}, err
+	}
+	words, stop := s.waits.listen(key)
+	defer stop()
+	if err := s.makeDue(ctx, []string{key}, cause); err != nil {
+		return Pending{}, err
+	}
+	ctx, cancel := waitContext(ctx)
+	defer cancel()
+	return s.wait(ctx, key, words, sync || cause == Forced)
+}
+
+func waitContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	if d, ok := ctx.Deadline(); ok {
+		return context.WithDeadline(ctx, d.Add(-waitMargin))
+	}
+	return context.WithTimeout(ctx, waitAtMost)
+}
+
+// wait follows one lease until the stage that was asked for.
+func (s *Store) wait(ctx context.Context, key string, words <-chan stage, sync bool) (Pending, error) {
+	disabled := false
+	for {
+		select {
+		case w := <-words:
+			switch {
+			case w.at == stageGone || w.at == stageDropped:
+				return Pending{}, nil
+			case w.at == stageDisabled && !sync:
+				return Pending{}, nil
+			case w.at == stageDisabled:
+				disabled = true
+			case w.at == stageLater && w.err == nil:
+				// The target has no such login now; the row stays only until
+				// none can appear any more.
+				return Pending{Cleaning: true}, nil
+			case w.at == stageLater && disabled:
+				return Pending{Cleaning: true}, nil
+			case w.at == stageLater:
+				return Pending{}, errs.Wrap(errs.Upstream, w.err,
+					"the lease is ending, but its target refuses or does not answer: a login may still work. It is tried again; `sys/leases/lookup` lists the error")
+			}
+		case <-ctx.Done():
+			if disabled {
+				return Pending{Cleaning: true}, nil
+			}
+			// Somebody else's process may have ended it unheard.
+			gone := false
+			err := s.cfg.Store.View(context.WithoutCancel(ctx), func(v storage.View) error {
+				r, err := getRow(v, key)
+				gone = r == nil
+				return err
+			})
+			if err == nil && gone {
+				return Pending{}, nil
+			}
+			return Pending{}, errs.Wrap(errs.Upstream, ctx.Err(),
+				"the lease is ending, but its target did not answer in time: a login may still work. It is tried again")
+		}
+	}
+}
+
+// makeDue writes the ending mark and puts the lease at the head of its lane.
+// Those that are gone are passed over.
+func (s *Store) makeDue(ctx context.Context, keys []string, cause Cause) error {
+	for len(keys) > 0 {
+		n := min(len(keys), markAtOnce)
+		part := keys[:n]
+		_, err := s.cfg.Store.Update(ctx, func(tx storage.Tx) error {
+			now := s.cfg.Now()
+			for _, key := range part {
+				r, err := getRow(tx, key)
+				if err != nil {
+					return err
+				}
+				if r == nil {
+					continue
+				}
+				switch {
+				case r.Ending == nil:
+					r.Ending = &rowEnding{Cause: cause, At: now.Round(0)}
+				case cause.Explicit() && (cause == Forced || !r.Ending.Cause.Explicit()):
+					r.Ending.Cause = cause
+				}
+				if err := r.putDue(tx, key, now); err != nil {
+					return err
+				}
+				if err := putRow(tx, key, r); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		keys = keys[n:]
+	}
+	return nil
+}
+
+// Scope is a range of leases: those of one mount below a path in it.
+type Scope struct {
+	Mount Mount
+	Rel   string // "" for all of the mount
+}
+
+// Scopes are the ranges that a lease path prefix covers.
+func (s *Store) Scopes(ns, prefix string) []Scope {
+	prefix = strings.TrimPrefix(prefix, "/")
+	var out []Scope
+	for _, m := range s.cfg.Mounts(ns, prefix) {
+		if rel, ok := strings.CutPrefix(prefix, m.Path); ok {
+			out = append(out, Scope{m, rel})
+		} else if strings.HasPrefix(m.Path, prefix) {
+			out = append(out, Scope{m, ""})
+		}
+	}
+	return out
+}
+
+func (sc Scope) rows() (from, to string) {
+	base := rowPrefix + sc.Mount.Namespace + "/" + sc.Mount.ID + "/" + sc.Rel
+	return base, storage.PrefixEnd(base)
+}
+
+// page reads up to n lease keys of a scope after a key.
+func (s *Store) page(ctx context.Context, sc Scope, after string, n int) (keys []string, err error) {
+	from, to := sc.rows()
+	if after != "" {
+		from = rowPrefix + after + "\x00"
+	}
+	err = s.cfg.Store.View(ctx, func(v storage.View) error {
+		return v.Scan(from, to, n, func(key string, _ []byte) bool {
+			keys = append(keys, key[len(rowPrefix):])
+			return true
+		})
+	})
+	return keys, err
+}
+
+// RevokePrefix ends every lease whose id begins with prefix, page by page.
+// Without sync it returns when all are due. With sync, or when forced, it
+// waits until the logins are gone, as Revoke does. The error is the first of
+// the target's; all leases are due nevertheless.
+func (s *Store) RevokePrefix(ctx context.Context, ns, prefix string, cause Cause, sync bool) (Pending, error) {
+	var p Pending
+	var firstErr error
+	ctx, cancel := waitContext(ctx)
+	defer cancel()
+	waiting := sync || cause == Forced
+	for _, sc := range s.Scopes(ns, prefix) {
+		after := ""
+		for {
+			keys, err := s.page(ctx, sc, after, pageSize)
+			if err != nil {
+				return p, err
+			}
+			if len(keys) == 0 {
+				break
+			}
+			after = keys[len(keys)-1]
+			if !waiting {
+				if err := s.makeDue(ctx, keys, cause); err != nil {
+					return p, err
+				}
+				continue
+			}
+			one, err := s.revokePage(ctx, keys, cause)
+			p.Cleaning = p.Cleaning || one.Cleaning
+			switch {
+			case err != nil && !errs.Is(err, errs.Upstream):
+				return p, err
+			case err != nil && firstErr == nil:
+				firstErr = err
+			}
+			// Once the time is over the rest is made due and not waited for.
+			if ctx.Err() != nil {
+				waiting = false
+				ctx = context.WithoutCancel(ctx)
+			}
+		}
+	}
+	return p, firstErr
+}
+
+func (s *Store) revokePage(ctx context.Context, keys []string, cause Cause) (p Pending, err error) {
+	words := make([]<-chan stage, len(keys))
+	for i, k := range keys {
+		c, stop := s.waits.listen(k)
+		defer stop()
+		words[i] = c
+	}
+	if err := s.makeDue(context.WithoutCancel(ctx), keys, cause); err != nil {
+		return p, err
+	}
+	var all []error
+	for i, k := range keys {
+		one, err := s.wait(ctx, k, words[i], true)
+		p.Cleaning = p.Cleaning || one.Cleaning
+		if err != nil {
+			all = append(all, err)
+		}
+	}
+	return p, errors.Join(all[:min(len(all), 1)]...)
+}
+
+// RevokeMount makes every lease of a mount due: it is being disabled.
+func (s *Store) RevokeMount(ctx context.Context, m Mount) error {
+	return s.dueAll(ctx, Scope{Mount: m}, Unmounted)
+}
+
+func (s *Store) dueAll(ctx context.Context, sc Scope, cause Cause) error {
+	after := ""
+	for {
+		keys, err := s.page(ctx, sc, after, pageSize)
+		if err != nil || len(keys) == 0 {
+			return err
+		}
+		after = keys[len(keys)-1]
+		if err := s.makeDue(ctx, keys, cause); err != nil {
+			return err
+		}
+	}
+}
+
+// RevokeOwned makes every lease of a token due. The token's own mark must be
+// durable before: then nothing is committed that this walk does not see.
+func (s *Store) RevokeOwned(ctx context.Context, ns, owner string) error {
+	prefix := ownPrefix + ns + "/" + owner + "/"
+	from := prefix
+	for {
+		var keys []string
+		err := s.cfg.Store.View(ctx, func(v storage.View) error {
+			return v.Scan(from, storage.PrefixEnd(prefix), pageSize, func(key string, _ []byte) bool {
+				keys = append(keys, key[len(prefix):])
+				return true
+			})
+		})
+		if err != nil || len(keys) == 0 {
+			return err
+		}
+		from = prefix + keys[len(keys)-1] + "\x00"
+		if err := s.makeDue(ctx, keys, TokenEnd); err != nil {
+			return err
+		}
+	}
+}
