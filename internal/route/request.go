@@ -1,0 +1,174 @@
+package route
+
+import (
+	"fmt"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"time"
+
+	"github.com/leasehold/leasehold/internal/lease"
+	"github.com/leasehold/leasehold/internal/secret"
+	"github.com/leasehold/leasehold/internal/wire"
+)
+
+// Request is what an engine may know of a request. Handlers read it; what they
+// say about their answer (warnings, status, lease fields) they say by its
+// methods. It is used by one goroutine and does not outlive the request.
+type Request struct {
+	ID     string
+	Op     wire.Op
+	Path   string // canonical, relative to the mount; of a LIST it is empty or ends in "/"
+	Mount  MountInfo
+	Caller Caller
+	Remote netip.Addr
+	Query  url.Values
+	Body   []byte // one JSON value, checked by httpapi; nil without a body
+	// Header gives the request headers that the mount passes through; any
+	// other is "". Nil gives none.
+	Header func(name string) string
+	// WrapTTL is what the client asked the answer to be wrapped for, or 0.
+	WrapTTL time.Duration
+	// Lease is the identity of the lease to be. Only Issue endpoints have it.
+	Lease *lease.Draft
+
+	params Params
+	reply  Reply
+}
+
+// MountInfo is the mount that a request reached.
+type MountInfo struct {
+	Path          string // "database/"
+	Type          string
+	ID            string
+	Accessor      string
+	Namespace     string // its id
+	NamespacePath string // "" for the root
+	Options       map[string]string
+	DefaultTTL    time.Duration // effective, never zero
+	MaxTTL        time.Duration
+}
+
+// Caller is who asks. Without a token all of it is empty.
+type Caller struct {
+	Token       secret.String // as it was sent
+	Key         string        // its keyed hash, by which the store knows it
+	Accessor    string
+	DisplayName string
+	EntityID    string
+	Policies    []string
+	Root        bool // has the root policy
+	Batch       bool
+}
+
+// Reply is what a handler said about its answer beside the data.
+type Reply struct {
+	Status        int // 0: 200, or 204 where there is nothing to say
+	Warnings      []string
+	LeaseID       string
+	LeaseDuration time.Duration
+	Renewable     bool
+	Header        http.Header // passed on where the mount allows the name
+}
+
+// Warn adds a warning to the answer.
+func (r *Request) Warn(format string, args ...any) {
+	r.reply.Warnings = append(r.reply.Warnings, fmt.Sprintf(format, args...))
+}
+
+// SetStatus answers another status than 200 or 204.
+func (r *Request) SetStatus(code int) { r.reply.Status = code }
+
+// SetLease fills the envelope's lease fields, as renewing one does.
+func (r *Request) SetLease(id string, d time.Duration, renewable bool) {
+	r.reply.LeaseID, r.reply.LeaseDuration, r.reply.Renewable = id, d, renewable
+}
+
+// SetLeaseDuration fills the envelope's lease_duration alone: a hint when to
+// read again.
+func (r *Request) SetLeaseDuration(d time.Duration) { r.reply.LeaseDuration = d }
+
+// SetHeader adds a response header.
+func (r *Request) SetHeader(name, value string) {
+	if r.reply.Header == nil {
+		r.reply.Header = http.Header{}
+	}
+	r.reply.Header.Set(name, value)
+}
+
+// Reply is what was said so far.
+func (r *Request) Reply() *Reply { return &r.reply }
+
+// Param is a parameter of the path, "" if the pattern has none of that name.
+func (r *Request) Param(name string) string { v, _ := r.params.Get(name); return v }
+
+// None is the answer of an endpoint that has nothing to say: 204 without a
+// body, or 200 with the envelope when there are warnings. As In it takes no
+// fields.
+type None struct{}
+
+// Raw is an answer that is not an envelope: a certificate, a CRL, metrics.
+type Raw struct {
+	Status      int // 0: 200, or 204 without a body
+	ContentType string
+	Body        []byte
+	Header      http.Header
+}
+
+// Auth is what a login grants. core makes the token.
+type Auth struct {
+	Policies        []string
+	DisplayName     string
+	Metadata        map[string]string
+	TTL             time.Duration // 0: the mount's default
+	MaxTTL          time.Duration // 0: the mount's
+	ExplicitMaxTTL  time.Duration
+	Period          time.Duration
+	NumUses         int
+	Type            TokenType
+	NotRenewable    bool
+	NoDefaultPolicy bool
+	BoundCIDRs      []netip.Prefix
+	// EntityID and Alias say who it is, where the method knows.
+	EntityID string
+	Alias    string
+	// Internal is kept with the token for the method's own renewal check.
+	Internal wire.Object
+}
+
+// TokenType is the kind of token that a login makes.
+type TokenType uint8
+
+// The kinds of token. The mount's setting decides what TokenDefault is.
+const (
+	TokenDefault TokenType = iota
+	TokenService
+	TokenBatch
+)
+
+// TokenReply is the auth part of an envelope: a token that exists.
+type TokenReply struct {
+	ClientToken      secret.String     `json:"client_token"`
+	Accessor         string            `json:"accessor"`
+	Policies         []string          `json:"policies"`
+	TokenPolicies    []string          `json:"token_policies"`
+	IdentityPolicies []string          `json:"identity_policies,omitempty"`
+	Metadata         map[string]string `json:"metadata" wire:"null"`
+	LeaseDuration    wire.TTL          `json:"lease_duration"`
+	Renewable        bool              `json:"renewable"`
+	EntityID         string            `json:"entity_id"`
+	TokenType        string            `json:"token_type"`
+	Orphan           bool              `json:"orphan"`
+	MFARequirement   *None             `json:"mfa_requirement"`
+	NumUses          int               `json:"num_uses"`
+}
+
+// Whole is the answer of an endpoint that gives back an envelope made before,
+// as unwrapping does, or one with an auth part, as creating a token does.
+type Whole struct {
+	Data          wire.Data // nil is null
+	Auth          wire.Data // nil is null
+	LeaseID       string
+	LeaseDuration time.Duration
+	Renewable     bool
+}

@@ -1,0 +1,297 @@
+package route
+
+import (
+	"context"
+	"net/http"
+	"reflect"
+
+	"github.com/leasehold/leasehold/internal/lease"
+	"github.com/leasehold/leasehold/internal/wire"
+)
+
+// Handler answers one operation on one pattern. In is a struct filled from
+// path, query and body (None takes nothing). Out says how the answer looks:
+//
+//   - a struct, map or wire type is the envelope's data;
+//   - a pointer is that, or nothing (204) when nil;
+//   - None answers 204, or 200 with the envelope when there are warnings;
+//   - Raw or *Raw is an answer without an envelope;
+//   - *Whole fills the envelope's other parts too.
+//
+// "Not there" is an error, errs.NotFound or errs.Gone.
+type Handler[In, Out any] func(ctx context.Context, req *Request, in In) (Out, error)
+
+// Class says what core does around a call of the handler.
+type Class uint8
+
+// The classes.
+const (
+	Plain     Class = iota
+	Issuing         // the result is a lease to commit, then make
+	LoggingIn       // the result is an Auth, for which core makes a token
+)
+
+// Result is a handler's answer without its type. Exactly one of Data, Raw,
+// Whole, Auth and Plan is set, or none of them: there is nothing to say.
+type Result struct {
+	Data  wire.Data
+	Raw   *Raw
+	Whole *Whole
+	Auth  *Auth
+	Plan  *lease.Plan
+}
+
+// Endpoint is one operation on one pattern.
+type Endpoint struct {
+	Op      wire.Op // OpUpdate also serves OpCreate
+	Pattern string
+	Class   Class
+	Doc     string
+	Unauth  bool // needs no token
+	Sudo    bool // needs the sudo capability
+	Sealed  bool // works while the server is sealed or not initialised
+	Hidden  bool // left out of help and OpenAPI
+	Form    Form
+	Status  int // of success; 0: 200 or 204
+
+	In, Out reflect.Type // nil: none
+
+	exists func(ctx context.Context, req *Request) (bool, error)
+	call   func(ctx context.Context, req *Request) (Result, error)
+	audit  func(dst, body []byte, hash wire.Hasher) []byte
+}
+
+// Form is how the data of an answer stand in its body.
+type Form uint8
+
+// The forms.
+const (
+	Enveloped Form = iota // under "data"
+	TopLevel              // under "data" and at the top level too, as most of sys has it
+	Bare                  // alone, without an envelope, as sys/health has it
+)
+
+// HasExists reports whether an update of this endpoint may be a creation.
+func (e *Endpoint) HasExists() bool { return e.exists != nil }
+
+// Exists says whether the thing that an update names is there. Without an
+// Exists function everything is.
+func (e *Endpoint) Exists(ctx context.Context, req *Request) (bool, error) {
+	if e.exists == nil {
+		return true, nil
+	}
+	return e.exists(ctx, req)
+}
+
+// Call decodes the request and runs the handler. It fills what the endpoint
+// knows of the reply.
+func (e *Endpoint) Call(ctx context.Context, req *Request) (Result, error) {
+	if req.reply.Status == 0 {
+		req.reply.Status = e.Status
+	}
+	return e.call(ctx, req)
+}
+
+// AppendHashedBody appends the request's body for the audit log. Fields whose
+// type is a secret are named as such to hash.
+func (e *Endpoint) AppendHashedBody(dst, body []byte, hash wire.Hasher) []byte {
+	if e == nil || e.audit == nil {
+		return wire.AppendHashedBody(dst, body, hash)
+	}
+	return e.audit(dst, body, hash)
+}
+
+// Option changes an endpoint as it is declared.
+type Option func(*Endpoint)
+
+// Doc is a sentence for help and OpenAPI.
+func Doc(s string) Option { return func(e *Endpoint) { e.Doc = s } }
+
+// Unauth lets the endpoint be called without a token.
+func Unauth() Option { return func(e *Endpoint) { e.Unauth = true } }
+
+// Sudo asks for the sudo capability beside the operation's.
+func Sudo() Option { return func(e *Endpoint) { e.Sudo = true } }
+
+// WhileSealed lets the endpoint be called whatever state the server is in. It
+// implies Unauth.
+func WhileSealed() Option {
+	return func(e *Endpoint) { e.Sealed, e.Unauth = true, true }
+}
+
+// InForm changes how the data stand in the answer's body.
+func InForm(f Form) Option { return func(e *Endpoint) { e.Form = f } }
+
+// Status changes the status of success.
+func Status(code int) Option { return func(e *Endpoint) { e.Status = code } }
+
+// Hidden leaves the endpoint out of help and OpenAPI.
+func Hidden() Option { return func(e *Endpoint) { e.Hidden = true } }
+
+// Exists tells an update from a creation: policies grant them separately. fn
+// gets the request as the handler will.
+func Exists[In any](fn func(ctx context.Context, req *Request, in In) (bool, error)) Option {
+	decode := decoderOf[In]()
+	return func(e *Endpoint) {
+		e.exists = func(ctx context.Context, req *Request) (bool, error) {
+			in, _, err := decode(req)
+			if err != nil {
+				return false, err
+			}
+			return fn(ctx, req, in)
+		}
+	}
+}
+
+// Read declares a GET.
+func Read[In, Out any](t *Table, pattern string, h Handler[In, Out], opts ...Option) {
+	declare(t, wire.OpRead, pattern, h, opts)
+}
+
+// List declares a LIST, which is a GET with ?list=true too.
+func List[In, Out any](t *Table, pattern string, h Handler[In, Out], opts ...Option) {
+	declare(t, wire.OpList, pattern, h, opts)
+}
+
+// Write declares a POST, which is a PUT too.
+func Write[In, Out any](t *Table, pattern string, h Handler[In, Out], opts ...Option) {
+	declare(t, wire.OpUpdate, pattern, h, opts)
+}
+
+// Patch declares a PATCH of a JSON merge patch.
+func Patch[In, Out any](t *Table, pattern string, h Handler[In, Out], opts ...Option) {
+	declare(t, wire.OpPatch, pattern, h, opts)
+}
+
+// Delete declares a DELETE.
+func Delete[In, Out any](t *Table, pattern string, h Handler[In, Out], opts ...Option) {
+	declare(t, wire.OpDelete, pattern, h, opts)
+}
+
+// Issue declares an operation that makes a leased credential. h only plans:
+// core commits the lease, then runs the grant's Make.
+func Issue[In, R, Out any](t *Table, op wire.Op, pattern string, kind *lease.Kind[R], h Handler[In, lease.Grant[R, Out]], opts ...Option) {
+	decode := decoderOf[In]()
+	e := newEndpoint[In](op, pattern, Issuing)
+	e.Out = reflect.TypeFor[Out]()
+	e.call = func(ctx context.Context, req *Request) (Result, error) {
+		in, warnings, err := decode(req)
+		if err != nil {
+			return Result{}, err
+		}
+		req.reply.Warnings = append(req.reply.Warnings, warnings...)
+		grant, err := h(ctx, req, in)
+		if err != nil {
+			return Result{}, err
+		}
+		plan, err := lease.Erase(kind, grant)
+		return Result{Plan: plan}, err
+	}
+	t.add(e, opts)
+}
+
+// Login declares an operation that proves who the caller is. It needs no
+// token; core makes one of what h grants.
+func Login[In any](t *Table, pattern string, h Handler[In, *Auth], opts ...Option) {
+	decode := decoderOf[In]()
+	e := newEndpoint[In](wire.OpUpdate, pattern, LoggingIn)
+	e.Unauth = true
+	e.call = func(ctx context.Context, req *Request) (Result, error) {
+		in, warnings, err := decode(req)
+		if err != nil {
+			return Result{}, err
+		}
+		req.reply.Warnings = append(req.reply.Warnings, warnings...)
+		auth, err := h(ctx, req, in)
+		return Result{Auth: auth}, err
+	}
+	t.add(e, opts)
+}
+
+func declare[In, Out any](t *Table, op wire.Op, pattern string, h Handler[In, Out], opts []Option) {
+	decode, result := decoderOf[In](), resultOf[Out]()
+	e := newEndpoint[In](op, pattern, Plain)
+	if out := reflect.TypeFor[Out](); out != reflect.TypeFor[None]() {
+		e.Out = out
+	}
+	e.call = func(ctx context.Context, req *Request) (Result, error) {
+		in, warnings, err := decode(req)
+		if err != nil {
+			return Result{}, err
+		}
+		if warnings != nil {
+			req.reply.Warnings = append(req.reply.Warnings, warnings...)
+		}
+		out, err := h(ctx, req, in)
+		if err != nil {
+			return Result{}, err
+		}
+		return result(out), nil
+	}
+	t.add(e, opts)
+}
+
+func newEndpoint[In any](op wire.Op, pattern string, class Class) *Endpoint {
+	e := &Endpoint{Op: op, Pattern: pattern, Class: class}
+	e.audit = wire.NewDecoder[In]().AppendHashedBody
+	if in := reflect.TypeFor[In](); in != reflect.TypeFor[None]() {
+		e.In = in
+	}
+	return e
+}
+
+// decoderOf compiles how an In is filled.
+func decoderOf[In any]() func(req *Request) (In, []string, error) {
+	d := wire.NewDecoder[In]()
+	return func(req *Request) (In, []string, error) {
+		var in In
+		src := wire.Source{Params: req.params.list()}
+		switch req.Op {
+		case wire.OpRead, wire.OpList:
+			src.Query = req.Query
+		case wire.OpDelete:
+			src.Query, src.Body = req.Query, req.Body
+		default:
+			src.Body = req.Body
+		}
+		warnings, err := d.Decode(&in, src)
+		return in, warnings, err
+	}
+}
+
+// resultOf compiles what an Out means.
+func resultOf[Out any]() func(Out) Result {
+	switch t := reflect.TypeFor[Out](); {
+	case t == reflect.TypeFor[None]():
+		return func(Out) Result { return Result{} }
+	case t == reflect.TypeFor[Raw]():
+		return func(out Out) Result { r := any(out).(Raw); return Result{Raw: &r} }
+	case t == reflect.TypeFor[*Raw]():
+		return func(out Out) Result { return Result{Raw: any(out).(*Raw)} }
+	case t == reflect.TypeFor[*Whole]():
+		return func(out Out) Result { return Result{Whole: any(out).(*Whole)} }
+	case t.Kind() == reflect.Interface:
+		return func(out Out) Result { return Result{Data: wire.OfAny(any(out))} }
+	case t.Kind() == reflect.Pointer:
+		var none Out
+		return func(out Out) Result {
+			if any(out) == any(none) {
+				return Result{}
+			}
+			return Result{Data: wire.Of(out)}
+		}
+	}
+	return func(out Out) Result { return Result{Data: wire.Of(out)} }
+}
+
+// SuccessStatus is the status of an answer with or without a body, unless the
+// handler said another.
+func SuccessStatus(asked int, body bool) int {
+	switch {
+	case asked != 0:
+		return asked
+	case body:
+		return http.StatusOK
+	}
+	return http.StatusNoContent
+}

@@ -1,0 +1,242 @@
+package route
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/leasehold/leasehold/internal/errs"
+	"github.com/leasehold/leasehold/internal/wire"
+)
+
+// maxParams is how many parameters a pattern may have.
+const maxParams = 4
+
+// Params are the parameters of one path. It is a value: finding an endpoint
+// allocates nothing.
+type Params struct {
+	n  int
+	kv [maxParams]wire.Param
+}
+
+// Get finds a parameter by its name in the pattern.
+func (p *Params) Get(name string) (string, bool) {
+	for i := range p.n {
+		if p.kv[i].Name == name {
+			return p.kv[i].Value, true
+		}
+	}
+	return "", false
+}
+
+func (p *Params) list() []wire.Param { return p.kv[:p.n] }
+
+// Table holds the endpoints of one mount. It is filled by an engine's Routes
+// and then only read.
+//
+// A pattern is segments between slashes: a literal, {name} for exactly one
+// segment, or at the end {name...} for the rest, which may hold slashes and
+// has at least one character ({name...?}: may be empty). A literal wins over
+// {name}, and that over the rest.
+type Table struct {
+	root node
+	all  []*Endpoint
+}
+
+// NewTable makes an empty table.
+func NewTable() *Table { return &Table{} }
+
+type node struct {
+	literals []child
+	param    *node // what follows a {name}
+	ends     leaf  // patterns that end here
+	rest     leaf  // patterns with a {name...} here
+	restOpt  bool  // its rest may be empty
+}
+
+type child struct {
+	segment string
+	node    *node
+}
+
+// leaf has an endpoint per operation.
+type leaf [wire.OpHelp]*bound
+
+// bound is an endpoint with the names of its parameters, in order.
+type bound struct {
+	ep       *Endpoint
+	names    []string
+	optional bool // the rest may be empty
+}
+
+func (t *Table) add(e *Endpoint, opts []Option) {
+	for _, o := range opts {
+		o(e)
+	}
+	b := &bound{ep: e}
+	n := &t.root
+	segments := strings.Split(e.Pattern, "/")
+	into := &n.ends
+	for i, s := range segments {
+		if s == "" && len(segments) == 1 {
+			break // the mount's own path
+		}
+		name, isParam := strings.CutPrefix(s, "{")
+		name, closed := strings.CutSuffix(name, "}")
+		if isParam != closed || s == "" {
+			panic(fmt.Sprintf("route: bad pattern %q", e.Pattern))
+		}
+		if !isParam {
+			n = n.literal(s)
+			into = &n.ends
+			continue
+		}
+		if base, ok := strings.CutSuffix(name, "?"); ok {
+			name, b.optional = base, true
+		}
+		base, rest := strings.CutSuffix(name, "...")
+		b.names = append(b.names, base)
+		if rest {
+			if i != len(segments)-1 {
+				panic(fmt.Sprintf("route: %q: the rest must come last", e.Pattern))
+			}
+			into = &n.rest
+			break
+		}
+		if n.param == nil {
+			n.param = &node{}
+		}
+		n = n.param
+		into = &n.ends
+	}
+	if len(b.names) > maxParams {
+		panic(fmt.Sprintf("route: %q has more than %d parameters", e.Pattern, maxParams))
+	}
+	if into[e.Op] != nil {
+		panic(fmt.Sprintf("route: %s %q is declared twice", e.Op, e.Pattern))
+	}
+	into[e.Op] = b
+	t.all = append(t.all, e)
+}
+
+func (n *node) literal(s string) *node {
+	for _, c := range n.literals {
+		if c.segment == s {
+			return c.node
+		}
+	}
+	to := &node{}
+	n.literals = append(n.literals, child{s, to})
+	return to
+}
+
+// Lookup finds the endpoint of an operation on a path. Without one the error
+// is errs.NotFound, or errs.Unsupported if the path has endpoints for other
+// operations.
+func (t *Table) Lookup(op wire.Op, path string) (*Endpoint, Params, error) {
+	if op == wire.OpCreate {
+		op = wire.OpUpdate
+	}
+	if op == wire.OpList {
+		path = strings.TrimSuffix(path, "/")
+	}
+	if op >= wire.OpHelp {
+		op = wire.OpNone
+	}
+	m := match{op: op, missing: errNoPath}
+	b := m.walk(&t.root, path, path == "", 0)
+	if b == nil {
+		return nil, Params{}, m.missing
+	}
+	params := Params{n: len(b.names)}
+	for i, name := range b.names {
+		params.kv[i] = wire.Param{Name: name, Value: m.values[i]}
+	}
+	return b.ep, params, nil
+}
+
+// Route is Lookup for a request: its parameters are kept in it.
+func (t *Table) Route(req *Request) (ep *Endpoint, err error) {
+	ep, req.params, err = t.Lookup(req.Op, req.Path)
+	return ep, err
+}
+
+// What Lookup says when it finds nothing. Endpoints without an envelope never
+// had a sentence for a wrong method either.
+var (
+	errNoPath     = errs.New(errs.NotFound, "unsupported path")
+	errNoOp       = errs.New(errs.Unsupported, "unsupported operation")
+	errNoOpOfBare = errs.New(errs.Unsupported, "")
+)
+
+type match struct {
+	op      wire.Op
+	values  [maxParams]string
+	missing error // what to say if nothing is found
+}
+
+// walk finds the best endpoint below n for what is left of the path. done says
+// that nothing is left, which differs from an empty last segment ("a/").
+func (m *match) walk(n *node, path string, done bool, depth int) *bound {
+	if done {
+		if b := m.pick(&n.ends); b != nil {
+			return b
+		}
+		if b := n.rest[m.op]; b != nil && b.optional {
+			m.values[depth] = ""
+			return b
+		}
+		return nil
+	}
+	segment, rest, more := strings.Cut(path, "/")
+	for i := range n.literals {
+		if n.literals[i].segment == segment {
+			if b := m.walk(n.literals[i].node, rest, !more, depth); b != nil {
+				return b
+			}
+			break
+		}
+	}
+	if n.param != nil && segment != "" {
+		m.values[depth] = segment
+		if b := m.walk(n.param, rest, !more, depth+1); b != nil {
+			return b
+		}
+	}
+	m.values[depth%maxParams] = path // a pattern with this many has no rest
+	return m.pick(&n.rest)
+}
+
+// pick takes the endpoint of the operation, or notes that there are others.
+// A LIST of what cannot be listed is an unknown path, as the slash that ends
+// it makes it one on the reference; there, too, paths outside the envelope
+// know no such slash.
+func (m *match) pick(l *leaf) *bound {
+	if b := l[m.op]; b != nil {
+		return b
+	}
+	for _, b := range l {
+		switch {
+		case b == nil || m.missing != errNoPath:
+		case b.ep.Form == Bare:
+			m.missing = errNoOpOfBare
+		case m.op != wire.OpList || b.rest():
+			m.missing = errNoOp
+		}
+	}
+	return nil
+}
+
+func (b *bound) rest() bool { return strings.HasSuffix(b.ep.Pattern, "...}") || b.optional }
+
+// Walk calls fn for every endpoint, by pattern and then operation.
+func (t *Table) Walk(fn func(*Endpoint)) {
+	sorted := slices.Clone(t.all)
+	slices.SortStableFunc(sorted, func(a, b *Endpoint) int {
+		return cmp.Or(strings.Compare(a.Pattern, b.Pattern), cmp.Compare(a.Op, b.Op))
+	})
+	for _, e := range sorted {
+		fn(e)
+	}
+}
