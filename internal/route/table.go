@@ -204,8 +204,12 @@ func (m *match) walk(n *node, path string, done bool, depth int) *bound {
 			return b
 		}
 	}
-	m.values[depth%maxParams] = path // a pattern with this many has no rest
-	return m.pick(&n.rest)
+	b := m.pick(&n.rest)
+	if b == nil || path == "" && !b.optional {
+		return nil
+	}
+	m.values[depth] = path
+	return b
 }
 
 // pick takes the endpoint of the operation, or notes that there are others.
