@@ -26,9 +26,12 @@ type Holder struct {
 	Until time.Time
 }
 
-// Ended is the value of a liveness key whose ending has begun. Whoever ends
-// something writes it; what is gone has no key.
-const Ended = "ended"
+// A liveness key holds Alive. Whoever begins to end its thing writes Ended (or
+// another word), and what is gone has no key.
+const (
+	Alive = "alive"
+	Ended = "ended"
+)
 
 // ErrNotLive is what Commit returns when a liveness key is gone or marked.
 var ErrNotLive = errs.New(errs.Denied, "permission denied: the token, mount or connection has just ended")
@@ -71,7 +74,7 @@ func (s *Store) Commit(ctx context.Context, d *Draft, h Holder, p *Plan, ttl, ma
 				if err != nil {
 					return err
 				}
-				if v == nil || string(v) == Ended {
+				if string(v) != Alive {
 					return ErrNotLive
 				}
 			}

@@ -67,8 +67,8 @@ func (s *Bytes) Wipe() {
 	s.b = nil
 }
 
-func (s *Bytes) String() string              { return redacted }
-func (s *Bytes) GoString() string            { return redacted }
-func (s *Bytes) LogValue() slog.Value        { return slog.StringValue(redacted) }
-func (s *Bytes) Format(f fmt.State, _ rune)  { _, _ = f.Write([]byte(redacted)) }
+func (s *Bytes) String() string               { return redacted }
+func (s *Bytes) GoString() string             { return redacted }
+func (s *Bytes) LogValue() slog.Value         { return slog.StringValue(redacted) }
+func (s *Bytes) Format(f fmt.State, _ rune)   { _, _ = f.Write([]byte(redacted)) }
 func (s *Bytes) MarshalText() ([]byte, error) { return []byte(redacted), nil }

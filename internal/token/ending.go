@@ -1,0 +1,387 @@
+package token
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/leasehold/leasehold/internal/lane"
+	"github.com/leasehold/leasehold/internal/lease"
+	"github.com/leasehold/leasehold/internal/storage"
+)
+
+// atOnce is how many tokens one transaction ends: each has up to eight keys.
+const (
+	atOnce   = 11
+	pageSize = 256
+)
+
+// Revoke ends a token and all below it. It returns when the token's own mark
+// is durable: from then on the token and everything under it reads as ended,
+// and the lane cleans up. Revoking what is gone is no error.
+func (s *Store) Revoke(ctx context.Context, key string) error {
+	return s.markEnded(ctx, lease.Ended, key)
+}
+
+// RevokeOrphan ends a token and leaves its children as orphans.
+func (s *Store) RevokeOrphan(ctx context.Context, key string) error {
+	// While the mark says orphaning no child can be added and none is dead.
+	if err := s.markEnded(ctx, orphaning, key); err != nil {
+		return err
+	}
+	return s.orphanChildren(ctx, key)
+}
+
+func (s *Store) markEnded(ctx context.Context, word string, keys ...string) error {
+	for len(keys) > 0 {
+		n := min(len(keys), atOnce)
+		part := keys[:n]
+		_, err := s.cfg.Store.Update(ctx, func(tx storage.Tx) error {
+			now := s.cfg.Now()
+			for _, key := range part {
+				b, err := tx.Get(rowPrefix + key)
+				if err != nil {
+					return err
+				}
+				if b == nil {
+					continue
+				}
+				e, err := decode(key, b)
+				if err != nil {
+					return err
+				}
+				have, err := tx.Get(alivePrefix + key)
+				if err != nil {
+					return err
+				}
+				if string(have) == lease.Alive || word == lease.Ended {
+					if err := tx.Put(alivePrefix+key, []byte(word)); err != nil {
+						return err
+					}
+				}
+				if err := e.putDue(tx, key, now); err != nil {
+					return err
+				}
+				if err := putRow(tx, key, e); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("marking a token's end: %w", err)
+		}
+		keys = keys[n:]
+	}
+	return nil
+}
+
+// children gives up to pageSize keys of children after one.
+func (s *Store) children(v storage.View, key, after string, n int) (kids []string, err error) {
+	prefix := kidPrefix + key + "/"
+	from := prefix
+	if after != "" {
+		from = prefix + after + "\x00"
+	}
+	err = v.Scan(from, storage.PrefixEnd(prefix), n, func(k string, _ []byte) bool {
+		kids = append(kids, k[len(prefix):])
+		return true
+	})
+	return kids, err
+}
+
+func (s *Store) eachChildPage(ctx context.Context, key string, do func(kids []string) error) error {
+	after := ""
+	for {
+		var kids []string
+		err := s.cfg.Store.View(ctx, func(v storage.View) (err error) {
+			kids, err = s.children(v, key, after, pageSize)
+			return err
+		})
+		if err != nil || len(kids) == 0 {
+			return err
+		}
+		after = kids[len(kids)-1]
+		if err := do(kids); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *Store) orphanChildren(ctx context.Context, key string) error {
+	return s.eachChildPage(ctx, key, func(kids []string) error {
+		for _, kid := range kids {
+			_, err := s.cfg.Store.Update(ctx, func(tx storage.Tx) error {
+				if err := tx.Delete(kidPrefix + key + "/" + kid); err != nil {
+					return err
+				}
+				b, err := tx.Get(rowPrefix + kid)
+				if err != nil || b == nil {
+					return err
+				}
+				e, err := decode(kid, b)
+				if err != nil {
+					return err
+				}
+				e.Parent = ""
+				return putRow(tx, kid, e)
+			})
+			if err != nil {
+				return fmt.Errorf("orphaning a token's children: %w", err)
+			}
+		}
+		return nil
+	})
+}
+
+// Handler does the due work of kind DueKind.
+func (s *Store) Handler() lane.Handler { return handler{s} }
+
+type handler struct{ s *Store }
+
+// doomed is a token in the lane's hands.
+type doomed struct {
+	key   string
+	entry *Entry
+	word  string
+}
+
+// Run implements lane.Handler: it marks what has expired, hands the mark down
+// to children, makes owned leases due, and then removes the rows.
+func (h handler) Run(ctx context.Context, _ string, items []lane.Work) error {
+	work := context.WithoutCancel(ctx)
+	for len(items) > 0 {
+		n := min(len(items), atOnce)
+		if err := h.s.end(work, items[:n]); err != nil {
+			h.s.cfg.Log.Error("ending tokens; it is done again", "error", err)
+			return nil
+		}
+		items = items[n:]
+	}
+	return nil
+}
+
+func (s *Store) end(ctx context.Context, items []lane.Work) error {
+	fenced := s.cfg.Fenced != nil && s.cfg.Fenced()
+	now := s.cfg.Now()
+	var batch []*doomed
+	var expired, strays []string
+	err := s.cfg.Store.View(ctx, func(v storage.View) error {
+		for _, w := range items {
+			b, err := v.Get(rowPrefix + w.ID)
+			if err != nil {
+				return err
+			}
+			if b == nil {
+				strays = append(strays, w.Key)
+				continue
+			}
+			e, err := decode(w.ID, b)
+			if err != nil {
+				s.cfg.Log.Error("a token row cannot be read; it waits", "error", err)
+				continue
+			}
+			word, err := v.Get(alivePrefix + w.ID)
+			if err != nil {
+				return err
+			}
+			switch {
+			case !e.Due.Equal(w.Due):
+				strays = append(strays, w.Key)
+				continue
+			case string(word) == lease.Alive && fenced:
+				continue
+			case string(word) == lease.Alive:
+				expired = append(expired, w.ID)
+			}
+			batch = append(batch, &doomed{key: w.ID, entry: e, word: string(word)})
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	renewed, err := s.markExpired(ctx, expired, strays, now)
+	if err != nil {
+		return err
+	}
+	gone := batch[:0]
+	for _, d := range batch {
+		if renewed[d.key] {
+			continue
+		}
+		// The mark is durable: what was committed before it is seen now.
+		if d.word == orphaning {
+			err = s.orphanChildren(ctx, d.key)
+		} else {
+			// A child can have been added between the snapshot and the mark.
+			err = s.eachChildPage(ctx, d.key, func(kids []string) error {
+				return s.markEnded(ctx, lease.Ended, kids...)
+			})
+		}
+		if err == nil && s.cfg.EndLeases != nil {
+			err = s.cfg.EndLeases(ctx, d.entry.Namespace, d.key)
+		}
+		if err == nil && s.cfg.Dropped != nil {
+			err = s.cfg.Dropped(ctx, d.entry.Namespace, d.key)
+		}
+		if err != nil {
+			return err
+		}
+		gone = append(gone, d)
+	}
+	return s.remove(ctx, gone)
+}
+
+// markExpired marks tokens whose time is over, re-checking it in the
+// transaction, and deletes due keys that lead nowhere.
+func (s *Store) markExpired(ctx context.Context, expired, strays []string, now time.Time) (renewed map[string]bool, err error) {
+	if len(expired)+len(strays) == 0 {
+		return nil, nil
+	}
+	_, err = s.cfg.Store.Update(ctx, func(tx storage.Tx) error {
+		renewed = map[string]bool{}
+		for _, key := range strays {
+			if err := tx.Delete(key); err != nil {
+				return err
+			}
+		}
+		for _, key := range expired {
+			b, err := tx.Get(rowPrefix + key)
+			if err != nil {
+				return err
+			}
+			if b == nil {
+				renewed[key] = true
+				continue
+			}
+			e, err := decode(key, b)
+			if err != nil {
+				return err
+			}
+			if e.Expires.IsZero() || e.Expires.After(now) {
+				renewed[key] = true
+				continue
+			}
+			if err := tx.Put(alivePrefix+key, []byte(lease.Ended)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return renewed, err
+}
+
+// remove deletes the rows of ended tokens.
+func (s *Store) remove(ctx context.Context, batch []*doomed) error {
+	if len(batch) == 0 {
+		return nil
+	}
+	_, err := s.cfg.Store.Update(ctx, func(tx storage.Tx) error {
+		counts := map[string]int64{}
+		for _, d := range batch {
+			b, err := tx.Get(rowPrefix + d.key)
+			if err != nil {
+				return err
+			}
+			if b == nil {
+				continue
+			}
+			e, err := decode(d.key, b)
+			if err != nil {
+				return err
+			}
+			dels := []string{
+				rowPrefix + d.key, alivePrefix + d.key,
+				accPrefix + e.Namespace + "/" + s.hash("accessor:"+e.Accessor),
+			}
+			if !e.Due.IsZero() {
+				dels = append(dels, e.dueKey(d.key))
+			}
+			if e.Parent != "" {
+				dels = append(dels, kidPrefix+e.Parent+"/"+d.key)
+			}
+			if e.NumUses > 0 {
+				dels = append(dels, usesPrefix+d.key)
+			}
+			for _, k := range dels {
+				if err := tx.Delete(k); err != nil {
+					return err
+				}
+			}
+			counts[e.Namespace]--
+			if s.cfg.Record != nil {
+				cause := lease.Revoked
+				if d.word == lease.Alive {
+					cause = lease.Expired
+				}
+				if err := s.cfg.Record(tx, d.key, e, cause); err != nil {
+					return err
+				}
+			}
+		}
+		for ns, n := range counts {
+			if err := s.addCount(tx, ns, n); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return err
+}
+
+// Tidy deletes accessors and children's index keys that point at no token.
+func (s *Store) Tidy(ctx context.Context) (removed int, err error) {
+	for _, prefix := range []string{accPrefix, kidPrefix} {
+		from := prefix
+		for {
+			var strays []string
+			last, n := "", 0
+			err := s.cfg.Store.View(ctx, func(v storage.View) error {
+				return v.Scan(from, storage.PrefixEnd(prefix), pageSize, func(key string, value []byte) bool {
+					last, n = key, n+1
+					if b, err := v.Get(rowPrefix + pointed(prefix, key, value)); err == nil && b == nil {
+						strays = append(strays, key)
+					}
+					return true
+				})
+			})
+			if err != nil {
+				return removed, err
+			}
+			for _, key := range strays {
+				_, err := s.cfg.Store.Update(ctx, func(tx storage.Tx) error {
+					value, err := tx.Get(key)
+					if err != nil {
+						return err
+					}
+					if b, err := tx.Get(rowPrefix + pointed(prefix, key, value)); err != nil || b != nil {
+						return err
+					}
+					return tx.Delete(key)
+				})
+				if err != nil {
+					return removed, err
+				}
+				removed++
+			}
+			if n < pageSize {
+				break
+			}
+			from = last + "\x00"
+		}
+	}
+	return removed, nil
+}
+
+// pointed is the token that an index row points at.
+func pointed(prefix, key string, value []byte) string {
+	if prefix == kidPrefix {
+		parts := strings.Split(key, "/")
+		return strings.Join(parts[max(len(parts)-2, 0):], "/")
+	}
+	var a accessorRow
+	_ = unmarshal(value, &a)
+	return a.Key
+}

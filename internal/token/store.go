@@ -1,0 +1,353 @@
+package token
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/leasehold/leasehold/internal/errs"
+	"github.com/leasehold/leasehold/internal/lane"
+	"github.com/leasehold/leasehold/internal/lease"
+	"github.com/leasehold/leasehold/internal/secret"
+	"github.com/leasehold/leasehold/internal/storage"
+)
+
+// Config is what a Store is made of.
+type Config struct {
+	Store storage.Backend
+	// Hash is the store's keyed one-way function for tokens and accessors.
+	Hash func(string) [32]byte
+	// Seal and Open encrypt batch tokens under the keyring. Open fails for
+	// whatever Seal did not make.
+	Seal func(plain []byte) ([]byte, error)
+	Open func(sealed []byte) ([]byte, error)
+	// EndLeases makes due what a token owns. It is called after the token's
+	// mark is durable.
+	EndLeases func(ctx context.Context, ns, key string) error
+	// Dropped is told when a token's rows go (its cubbyhole goes with it).
+	Dropped func(ctx context.Context, ns, key string) error
+	// Record stores the audit record of a token's end, if a device is enabled.
+	Record func(tx storage.Tx, key string, e *Entry, cause lease.Cause) error
+	// Fenced reports that expiry waits.
+	Fenced func() bool
+	Part   int // this writer's part of the counts, 0 to 15
+	Now    func() time.Time
+	Log    *slog.Logger
+}
+
+// Store holds the tokens of one unsealed server.
+type Store struct {
+	cfg   Config
+	cache *cache
+}
+
+// New makes a store. Run keeps its cache true; before Run has begun nothing is
+// cached.
+func New(cfg Config) *Store {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Store{cfg: cfg, cache: newCache()}
+}
+
+// Changed tells the cache what was written. The server's one Watch calls it
+// before any Update returns.
+func (s *Store) Changed(changes []storage.Change) {
+	for _, c := range changes {
+		if key, ok := strings.CutPrefix(c.Key, rowPrefix); ok {
+			s.cache.invalidate(key, c.Rev)
+		} else if key, ok := strings.CutPrefix(c.Key, alivePrefix); ok {
+			s.cache.invalidate(key, c.Rev)
+		}
+	}
+}
+
+// Lost tells the cache that changes up to rev may have been missed.
+func (s *Store) Lost(rev storage.Revision) { s.cache.drop(rev) }
+
+// ErrInvalid is what a caller with an unknown, ended or expired token reads.
+var ErrInvalid = errs.New(errs.Denied, "permission denied: the token is invalid, expired or revoked")
+
+// Key is the keyed hash by which a token's text is known to the store.
+func (s *Store) Key(text secret.String) string {
+	t := text.Reveal()
+	return namespaceOf(t) + "/" + s.hash("token:"+t)
+}
+
+func (s *Store) hash(of string) string {
+	h := s.cfg.Hash(of)
+	return hex.EncodeToString(h[:20])
+}
+
+// namespaceOf is the namespace in a token's text: what follows its last dot,
+// or the root namespace.
+func namespaceOf(text string) string {
+	body := text
+	for _, p := range []string{ServicePrefix, BatchPrefix, RecoveryPrefix} {
+		if rest, ok := strings.CutPrefix(text, p); ok {
+			body = rest
+		}
+	}
+	if i := strings.LastIndexByte(body, '.'); i > 0 && i < len(body)-1 {
+		if ns := body[i+1:]; !strings.ContainsRune(ns, '/') {
+			return ns
+		}
+	}
+	return RootNamespace
+}
+
+// RootNamespace is the fixed id of the root namespace.
+const RootNamespace = "root"
+
+// Lookup finds a live token by its text. ErrInvalid says that there is none.
+func (s *Store) Lookup(ctx context.Context, text secret.String) (*Token, error) {
+	if len(text.Reveal()) > maxText {
+		return nil, ErrInvalid
+	}
+	if strings.HasPrefix(text.Reveal(), BatchPrefix) {
+		return s.lookupBatch(ctx, text)
+	}
+	key := s.Key(text)
+	e, err := s.LookupKey(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	return &Token{Entry: e, Key: key, Text: text}, nil
+}
+
+// maxText bounds what is hashed and looked up: a batch token with much
+// metadata fits.
+const maxText = 16 << 10
+
+// LookupKey finds a live service token by its Key.
+func (s *Store) LookupKey(ctx context.Context, key string) (*Entry, error) {
+	c, err := s.load(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	if c == nil || c.alive != lease.Alive || s.expired(c.entry) {
+		return nil, ErrInvalid
+	}
+	if err := s.ancestors(ctx, c.entry); err != nil {
+		return nil, err
+	}
+	return c.entry, nil
+}
+
+// maxDepth bounds a chain of parents. Create refuses deeper ones.
+const maxDepth = 64
+
+func (s *Store) ancestors(ctx context.Context, e *Entry) error {
+	for depth := 0; e.Parent != ""; depth++ {
+		c, err := s.load(ctx, e.Parent)
+		if err != nil {
+			return err
+		}
+		if c != nil && c.alive == orphaning {
+			return nil // its children live on
+		}
+		if c == nil || c.alive != lease.Alive || s.expired(c.entry) || depth > maxDepth {
+			return ErrInvalid
+		}
+		e = c.entry
+	}
+	return nil
+}
+
+func (s *Store) expired(e *Entry) bool {
+	return !e.Expires.IsZero() && !e.Expires.After(s.cfg.Now())
+}
+
+// Alive reports whether a token, by its Key, and all its ancestors live. It is
+// what leases ask about their owner.
+func (s *Store) Alive(ctx context.Context, _, key string) (bool, error) {
+	_, err := s.LookupKey(ctx, key)
+	if errors.Is(err, ErrInvalid) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// load reads a token through the cache: nil when there is no row. A row that
+// cannot be read refuses its token and nothing else.
+func (s *Store) load(ctx context.Context, key string) (*cached, error) {
+	if c := s.cache.get(key); c != nil {
+		return c, nil
+	}
+	var c *cached
+	err := s.cfg.Store.View(ctx, func(v storage.View) error {
+		b, err := v.Get(rowPrefix + key)
+		if err != nil || b == nil {
+			return err
+		}
+		e, err := decode(key, b)
+		if err != nil {
+			return err
+		}
+		alive, err := v.Get(alivePrefix + key)
+		if err != nil {
+			return err
+		}
+		c = &cached{entry: e, alive: string(alive), rev: v.Revision()}
+		return nil
+	})
+	if err != nil {
+		return nil, errs.Wrap(errs.Denied, err, "permission denied: the token cannot be read; the server's log has the cause")
+	}
+	if c != nil {
+		s.cache.put(key, c)
+	}
+	return c, nil
+}
+
+// Use takes one of a token's limited uses, durably and before the request
+// acts. last says that it was the last one: the token is to be revoked after
+// the request.
+func (s *Store) Use(ctx context.Context, t *Token) (last bool, err error) {
+	if t.NumUses == 0 || t.Type == Batch {
+		return false, nil
+	}
+	_, err = s.cfg.Store.Update(ctx, func(tx storage.Tx) error {
+		last = false
+		b, err := tx.Get(usesPrefix + t.Key)
+		if err != nil {
+			return err
+		}
+		n, _ := strconv.Atoi(string(b))
+		if n <= 0 {
+			return ErrInvalid
+		}
+		last = n == 1
+		return tx.Put(usesPrefix+t.Key, strconv.AppendInt(nil, int64(n-1), 10))
+	})
+	return last, err
+}
+
+// UsesLeft is how many uses are left of a token whose uses are limited.
+func (s *Store) UsesLeft(ctx context.Context, key string) (n int, err error) {
+	err = s.cfg.Store.View(ctx, func(v storage.View) error {
+		b, err := v.Get(usesPrefix + key)
+		n, _ = strconv.Atoi(string(b))
+		return err
+	})
+	return n, err
+}
+
+// ByAccessor finds a live token's Key by its accessor. ErrNoAccessor says that
+// there is none.
+func (s *Store) ByAccessor(ctx context.Context, ns, accessor string) (string, *Entry, error) {
+	var a accessorRow
+	err := s.cfg.Store.View(ctx, func(v storage.View) error {
+		b, err := v.Get(accPrefix + ns + "/" + s.hash("accessor:"+accessor))
+		if err != nil || b == nil {
+			return err
+		}
+		return json.Unmarshal(b, &a)
+	})
+	if err != nil {
+		return "", nil, err
+	}
+	if a.Key == "" {
+		return "", nil, ErrNoAccessor
+	}
+	e, err := s.LookupKey(ctx, a.Key)
+	if errors.Is(err, ErrInvalid) {
+		return "", nil, ErrNoAccessor
+	}
+	return a.Key, e, err
+}
+
+// ErrNoAccessor is what a caller with an unknown accessor reads.
+var ErrNoAccessor = errs.New(errs.Invalid, "invalid accessor")
+
+// Accessors calls fn with the accessor of each token of a namespace, ended
+// ones included until they are cleaned up.
+func (s *Store) Accessors(ctx context.Context, ns string, fn func(accessor string) bool) error {
+	prefix := accPrefix + ns + "/"
+	return s.cfg.Store.View(ctx, func(v storage.View) error {
+		var derr error
+		err := v.Scan(prefix, storage.PrefixEnd(prefix), 0, func(_ string, b []byte) bool {
+			var a accessorRow
+			if derr = json.Unmarshal(b, &a); derr != nil {
+				return false
+			}
+			return fn(a.Accessor)
+		})
+		return errors.Join(err, derr)
+	})
+}
+
+// Each calls fn with every service token of a namespace, for lists by
+// operators. Rows that cannot be read are passed over.
+func (s *Store) Each(ctx context.Context, ns string, fn func(key string, e *Entry) bool) error {
+	prefix := rowPrefix + ns + "/"
+	return s.cfg.Store.View(ctx, func(v storage.View) error {
+		return v.Scan(prefix, storage.PrefixEnd(prefix), 0, func(key string, b []byte) bool {
+			e, err := decode(key, b)
+			if err != nil {
+				s.cfg.Log.Error("listing tokens", "error", err)
+				return true
+			}
+			return fn(key[len(rowPrefix):], e)
+		})
+	})
+}
+
+// Count is how many service tokens a namespace has.
+func (s *Store) Count(ctx context.Context, ns string) (n int64, err error) {
+	prefix := countPrefix + ns + "/"
+	err = s.cfg.Store.View(ctx, func(v storage.View) error {
+		return v.Scan(prefix, storage.PrefixEnd(prefix), 0, func(_ string, b []byte) bool {
+			part, _ := strconv.ParseInt(string(b), 10, 64)
+			n += part
+			return true
+		})
+	})
+	return n, err
+}
+
+func (s *Store) addCount(tx storage.Tx, ns string, n int64) error {
+	key := countPrefix + ns + "/" + strconv.Itoa(s.cfg.Part)
+	b, err := tx.Get(key)
+	if err != nil {
+		return err
+	}
+	have, _ := strconv.ParseInt(string(b), 10, 64)
+	return tx.Put(key, strconv.AppendInt(nil, have+n, 10))
+}
+
+// putDue writes the due key of a token that expires, moving an earlier one.
+func (e *Entry) putDue(tx storage.Tx, key string, at time.Time) error {
+	if !e.Due.IsZero() {
+		if err := tx.Delete(e.dueKey(key)); err != nil {
+			return err
+		}
+	}
+	if at.IsZero() {
+		e.Due = at
+		return nil
+	}
+	at, err := lane.Later(tx, Target, at)
+	if err != nil {
+		return err
+	}
+	e.Due = at.Round(0)
+	return tx.Put(e.dueKey(key), nil)
+}
+
+func putRow(tx storage.Tx, key string, e *Entry) error {
+	e.V = rowVersion
+	b, err := json.Marshal(e)
+	if err != nil {
+		return err
+	}
+	return tx.Put(rowPrefix+key, b)
+}
