@@ -100,7 +100,7 @@ func checkX509(a map[string]string) (map[string]any, error) {
 		"serial": colonHex(c.SerialNumber.Bytes()), "version": json.Number(strconv.Itoa(c.Version)),
 		"key_usage": json.Number(strconv.Itoa(int(c.KeyUsage))), "max_path_len": json.Number(strconv.Itoa(c.MaxPathLen)),
 		"not_after_unix": json.Number(strconv.FormatInt(c.NotAfter.Unix(), 10)),
-		"lifetime":       json.Number(strconv.FormatInt(int64(c.NotAfter.Sub(time.Now()).Round(time.Second)/time.Second), 10)),
+		"lifetime":       json.Number(strconv.FormatInt(int64(time.Until(c.NotAfter).Round(time.Second)/time.Second), 10)),
 		"has_ski":        len(c.SubjectKeyId) > 0, "has_aki": len(c.AuthorityKeyId) > 0,
 		"issuing_urls": strs(c.IssuingCertificateURL), "crl_urls": strs(c.CRLDistributionPoints), "ocsp_urls": strs(c.OCSPServer),
 	}
