@@ -244,7 +244,7 @@ func (c compiler) addFields(p *plan, t reflect.Type, base uintptr) {
 		}
 		f := field{
 			name: tag, head: append(AppendString(nil, tag), ':'), offset: base + sf.Offset, plan: c.plan(sf.Type),
-			omit:    strings.Contains(opts, "omitempty") || strings.Contains(opts, "omitzero"),
+			omit:    strings.Contains(opts, "omitempty") || strings.Contains(opts, "omitzero") || sf.Type.Implements(implOpt),
 			nilNull: sf.Tag.Get("wire") == "null", doc: sf.Tag.Get("doc"),
 		}
 		if at := slices.IndexFunc(p.fields, func(o field) bool { return o.name == tag }); at >= 0 {

@@ -39,14 +39,13 @@ type plan struct {
 }
 
 type field struct {
-	name     string
-	head     []byte // `"name":`
-	offset   uintptr
-	plan     *plan
-	omit     bool
-	nilNull  bool // a nil list or map is null
-	doc      string
-	optional bool
+	name    string
+	head    []byte // `"name":`; nil for the one that takes the whole body
+	offset  uintptr
+	plan    *plan
+	omit    bool
+	nilNull bool // a nil list or map is null
+	doc     string
 }
 
 var plans sync.Map // reflect.Type → *plan, complete ones only

@@ -10,11 +10,14 @@ import (
 )
 
 // TTL is a duration as Vault's clients write it: 3600, "3600", "1h", "7d". It
-// refuses negative ones and answers whole seconds.
+// refuses negative ones and answers, and is stored as, whole seconds.
 type TTL time.Duration
 
 // Duration is the TTL as Go's type.
 func (t TTL) Duration() time.Duration { return time.Duration(t) }
+
+// String is for messages: "1h0m0s".
+func (t TTL) String() string { return time.Duration(t).String() }
 
 // CSV is a list that may come as one text with commas: "a,b" or ["a","b"].
 // Elements are trimmed.
@@ -29,7 +32,8 @@ type KV map[string]string
 
 // Opt knows a field that was not sent from one that was sent empty, for
 // updates that leave alone what they do not name. JSON null is a field that
-// was sent with the zero value.
+// was sent with the zero value. One that is not set is left out of answers and
+// rows.
 type Opt[T any] struct {
 	Value T
 	Set   bool
