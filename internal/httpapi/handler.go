@@ -1,0 +1,114 @@
+// Package httpapi turns HTTP into core.Request and core.Response into HTTP:
+// Vault's headers, methods, envelope and statuses, and the limits that hold
+// whatever a client sends.
+//
+// The key idea: here, and only here, text from outside becomes canonical. The
+// path is decoded once and refused if it is ambiguous; the body is checked to
+// be one JSON object of bounded size and depth. Whatever is behind (policy,
+// routes, audit, store) uses the same path and never meets broken JSON.
+//
+// An answer is built in a pooled buffer and handed to net/http in one Write.
+// Before that Write the client is asked once whether it is still there, and
+// core is told the outcome: a credential that reached nobody is taken back.
+package httpapi
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"github.com/leasehold/leasehold/internal/core"
+	"github.com/leasehold/leasehold/internal/errs"
+)
+
+// Core answers requests. It returns an answer whatever happens, never nil.
+type Core interface {
+	Handle(ctx context.Context, req *core.Request) *core.Response
+}
+
+// Config is what a Handler is made of.
+type Config struct {
+	Core Core
+	Log  *slog.Logger // nil: slog.Default()
+	// MaxBody is the largest body taken; 0 means DefaultMaxBody.
+	MaxBody int64
+	// MaxDuration ends the context of a request; 0 means DefaultMaxDuration.
+	MaxDuration time.Duration
+	// CORS gives the setting in force; a nil func or setting allows no
+	// other origin.
+	CORS func() *CORS
+	// Remote tells where a request comes from, for listeners behind a proxy.
+	// Nil takes the connection's far end.
+	Remote func(*http.Request) netip.AddrPort
+	// Other serves paths outside of /v1/; nil answers 404.
+	Other http.Handler
+}
+
+// Defaults, which are Vault's.
+const (
+	DefaultMaxBody     = 32 << 20
+	DefaultMaxDuration = 90 * time.Second
+)
+
+// Handler serves Vault's HTTP API.
+type Handler struct {
+	cfg Config
+}
+
+// New makes a handler.
+func New(cfg Config) *Handler {
+	if cfg.Log == nil {
+		cfg.Log = slog.Default()
+	}
+	if cfg.MaxBody == 0 {
+		cfg.MaxBody = DefaultMaxBody
+	}
+	if cfg.MaxDuration == 0 {
+		cfg.MaxDuration = DefaultMaxDuration
+	}
+	if cfg.Remote == nil {
+		cfg.Remote = farEnd
+	}
+	return &Handler{cfg}
+}
+
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header()["Cache-Control"] = noStore
+	if h.cfg.CORS != nil && h.crossOrigin(w, r) {
+		return
+	}
+	if !underAPI(r.URL.Path) {
+		h.serveOther(w, r)
+		return
+	}
+	if clean := cleanURL(r.URL); clean != "" {
+		http.Redirect(w, r, clean, http.StatusTemporaryRedirect)
+		return
+	}
+	req, err := h.parse(w, r)
+	if err != nil {
+		h.answer(w, r, nil, &core.Response{Err: err})
+		return
+	}
+	ctx := newDeadline(r.Context(), h.cfg.MaxDuration)
+	defer ctx.release()
+	h.answer(w, r, req, h.cfg.Core.Handle(ctx, req))
+}
+
+func (h *Handler) serveOther(w http.ResponseWriter, r *http.Request) {
+	if h.cfg.Other != nil {
+		h.cfg.Other.ServeHTTP(w, r)
+		return
+	}
+	h.answer(w, r, nil, &core.Response{Err: errs.Gone})
+}
+
+func farEnd(r *http.Request) netip.AddrPort {
+	a, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.AddrPort{} // a unix socket
+	}
+	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
+}
