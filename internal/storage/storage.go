@@ -70,7 +70,7 @@ type Revision uint64
 
 // Reader reads single keys. A missing key is (nil, nil); an empty value is not
 // nil. The value is only valid until the function that was given the Reader
-// returns, and must not be changed.
+// returns, and must not be changed. A Reader belongs to one goroutine.
 type Reader interface {
 	Get(key string) ([]byte, error)
 }

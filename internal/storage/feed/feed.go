@@ -27,6 +27,7 @@ type Feed struct {
 	recent   []storage.Change
 	watchers []*watcher
 	closed   error
+	stopped  <-chan struct{}
 }
 
 type watcher struct {
@@ -34,8 +35,11 @@ type watcher struct {
 	end chan error
 }
 
-// New makes a Feed for a store that is at rev now.
-func New(rev storage.Revision) *Feed { return &Feed{rev: rev, floor: rev} }
+// New makes a Feed for a store that is at rev now. When stopped is closed,
+// which it never is if it is nil, every Watch ends with ErrStopped.
+func New(rev storage.Revision, stopped <-chan struct{}) *Feed {
+	return &Feed{rev: rev, floor: rev, stopped: stopped}
+}
 
 // Publish tells every watcher of a commit, which has the changes' revision,
 // and returns when all have taken note. The caller orders its calls.
@@ -74,15 +78,19 @@ func (f *Feed) Watch(ctx context.Context, from storage.Revision, fn func([]stora
 	if err := f.start(ctx, from, w); err != nil {
 		return err
 	}
+	var err error
 	select {
 	case err := <-w.end:
 		return err
 	case <-ctx.Done():
+		err = ctx.Err()
+	case <-f.stopped:
+		err = storage.ErrStopped
 	}
 	f.mu.Lock() // after this no fn is running
 	defer f.mu.Unlock()
 	f.watchers = slices.DeleteFunc(f.watchers, func(o *watcher) bool { return o == w })
-	return ctx.Err()
+	return err
 }
 
 func (f *Feed) start(ctx context.Context, from storage.Revision, w *watcher) error {

@@ -39,7 +39,7 @@ var (
 
 // New makes an empty store.
 func New() *Store {
-	s := &Store{feed: feed.New(0)}
+	s := &Store{feed: feed.New(0, nil)}
 	s.now.Store(&snapshot{})
 	return s
 }
