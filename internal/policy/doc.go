@@ -1,0 +1,30 @@
+// Package policy turns the text of policies into a compiled Set and answers
+// the one question of a request: may this token do this operation on this
+// path, and on which conditions. It is pure: it stores nothing, knows no
+// tokens and no clock.
+//
+// A text is parsed once into a Policy, and the policies of a token are joined
+// once into a Set, which any number of tokens share. In a Set the rules with
+// the same path have become one, exact paths stand in a hash table and paths
+// with wildcards in a radix tree, ranked by Vault's order of priority; so a
+// check costs a lookup and a walk along the path, allocates nothing, and does
+// not grow with the number of rules or policies.
+//
+// The order of a check is Vault's:
+//
+//  1. the rule with exactly this path;
+//  2. for LIST, the rule with the path less its trailing slash;
+//  3. for LIST, the best rule with wildcards that matches the path less its
+//     trailing slash;
+//  4. the best rule with wildcards that matches the path.
+//
+// The best of two is the one whose first wildcard comes later; then the one
+// that does not end in *; then the one with fewer +; then the longer; then the
+// one that sorts later. We differ in one point: where step 3 finds a rule and
+// the rule that step 4 would find denies, the answer is no. Somebody wrote
+// that denial for just this directory.
+//
+// A rule whose path has templates ({{identity.entity.id}}) is parsed with the
+// others and left out of the Set's tables; Bind puts in the values of one
+// entity and gives a Set with a small table of its own over the shared ones.
+package policy

@@ -1,0 +1,279 @@
+package policy_test
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/leasehold/leasehold/internal/policy"
+	"github.com/leasehold/leasehold/internal/wire"
+)
+
+// The model: Vault's documented rules, one after another, over a plain list.
+
+type modelRule struct {
+	path string // as written
+	caps []string
+}
+
+// modelCaps is what policies made of these rules give on a path: the names of
+// the capabilities, or nil where no rule matches.
+func modelCaps(rules []modelRule, path string, list bool) []string {
+	merged := map[string][]string{}
+	for _, r := range rules {
+		p := strings.TrimPrefix(r.path, "/")
+		merged[p] = append(merged[p], r.caps...)
+	}
+	if caps, ok := merged[path]; ok && !modelWild(path) {
+		return modelNames(caps)
+	}
+	bare, slash := strings.CutSuffix(path, "/")
+	if !list || !slash {
+		return modelBest(merged, path)
+	}
+	if caps, ok := merged[bare]; ok && !modelWild(bare) {
+		return modelNames(caps)
+	}
+	onBare, onPath := modelBest(merged, bare), modelBest(merged, path)
+	if onBare == nil || slices.Equal(onPath, []string{"deny"}) {
+		return onPath
+	}
+	return onBare
+}
+
+func modelNames(caps []string) []string {
+	if len(caps) == 0 {
+		return []string{}
+	}
+	if slices.Contains(caps, "deny") {
+		return []string{"deny"}
+	}
+	return slices.Compact(slices.Sorted(slices.Values(caps)))
+}
+
+func modelWild(rule string) bool {
+	return strings.HasSuffix(rule, "*") || slices.Contains(strings.Split(rule, "/"), "+")
+}
+
+func modelBest(merged map[string][]string, path string) []string {
+	best := ""
+	for rule := range merged {
+		if modelWild(rule) && modelMatches(rule, path) && (best == "" || modelLess(best, rule)) {
+			best = rule
+		}
+	}
+	if best == "" {
+		return nil
+	}
+	return modelNames(merged[best])
+}
+
+func modelMatches(rule, path string) bool {
+	rule, glob := strings.CutSuffix(rule, "*")
+	rs, ps := strings.Split(rule, "/"), strings.Split(path, "/")
+	if len(ps) < len(rs) || len(ps) > len(rs) && !glob {
+		return false
+	}
+	for i, r := range rs {
+		last := glob && i == len(rs)-1
+		if r != "+" && r != ps[i] && !(last && strings.HasPrefix(ps[i], r)) {
+			return false
+		}
+	}
+	return true
+}
+
+// modelLess is the documented list of criteria, in its order.
+func modelLess(a, b string) bool {
+	if x, y := modelFirst(a), modelFirst(b); x != y {
+		return x < y
+	}
+	if x, y := strings.HasSuffix(a, "*"), strings.HasSuffix(b, "*"); x != y {
+		return x
+	}
+	if x, y := modelPluses(a), modelPluses(b); x != y {
+		return x > y
+	}
+	if len(a) != len(b) {
+		return len(a) < len(b)
+	}
+	return a < b
+}
+
+func modelFirst(rule string) int {
+	at := 0
+	for _, segment := range strings.Split(strings.TrimSuffix(rule, "*"), "/") {
+		if segment == "+" {
+			return at
+		}
+		at += len(segment) + 1
+	}
+	return len(rule) - 1
+}
+
+func modelPluses(rule string) int {
+	n := 0
+	for _, segment := range strings.Split(strings.TrimSuffix(rule, "*"), "/") {
+		if segment == "+" {
+			n++
+		}
+	}
+	return n
+}
+
+// modelText writes rules as a policy, in HCL or JSON.
+func modelText(rules []modelRule, json bool) string {
+	var b strings.Builder
+	if !json {
+		for _, r := range rules {
+			fmt.Fprintf(&b, "path %q {\n  capabilities = %s\n}\n", r.path, strings.ReplaceAll(fmt.Sprintf("%q", r.caps), " ", ", "))
+		}
+		return b.String()
+	}
+	b.WriteString(`{"path": [`)
+	for i, r := range rules {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		fmt.Fprintf(&b, `{%q: {"capabilities": %s}}`, r.path, strings.ReplaceAll(fmt.Sprintf("%q", r.caps), " ", ", "))
+	}
+	return b.String() + "]}"
+}
+
+// entity answers every template with the text that the model puts in.
+type entity map[policy.Template]string
+
+func (e entity) Value(t policy.Template) (string, bool) {
+	v, ok := e[t]
+	return v, ok
+}
+
+var (
+	// Few and short pieces, so that paths and rules meet often.
+	segments = rapid.SampledFrom([]string{"a", "b", "ab", "abc", "+", "+", "", "a+"})
+	plain    = rapid.SampledFrom([]string{"a", "b", "ab", "abc", "", "+", "a+"})
+	capNames = rapid.SliceOfN(rapid.SampledFrom([]string{"create", "read", "update", "delete", "list", "patch", "sudo", "scan", "deny", "read", "list"}), 0, 3)
+	ruleGen  = rapid.Custom(func(t *rapid.T) modelRule {
+		path := strings.Join(rapid.SliceOfN(segments, 1, 4).Draw(t, "segments"), "/")
+		path += rapid.SampledFrom([]string{"", "", "*", "/", "/*"}).Draw(t, "end")
+		path = strings.ReplaceAll(path, "+*", "+/*") // what +* would be is refused
+		if rapid.IntRange(0, 9).Draw(t, "slash") == 0 && !strings.HasPrefix(path, "/") {
+			path = "/" + path
+		}
+		return modelRule{path, capNames.Draw(t, "caps")}
+	})
+	pathGen = rapid.Custom(func(t *rapid.T) string {
+		path := strings.Join(rapid.SliceOfN(plain, 1, 5).Draw(t, "segments"), "/")
+		path += rapid.SampledFrom([]string{"", "", "/"}).Draw(t, "end")
+		return strings.TrimLeft(path, "/")
+	})
+)
+
+var ops = []wire.Op{wire.OpCreate, wire.OpRead, wire.OpUpdate, wire.OpPatch, wire.OpDelete, wire.OpList}
+
+func TestSetAgreesWithTheModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var rules []modelRule
+		var policies []*policy.Policy
+		for range rapid.IntRange(1, 4).Draw(t, "policies") {
+			some := rapid.SliceOfN(ruleGen, 0, 6).Draw(t, "rules")
+			text := modelText(some, rapid.Bool().Draw(t, "json"))
+			p, err := policy.Parse("p", text)
+			if err != nil {
+				t.Fatalf("Parse(%s): %v", text, err)
+			}
+			rules = append(rules, some...)
+			policies = append(policies, p)
+		}
+		checkAgainstModel(t, rules, policy.NewSet(policies...))
+	})
+}
+
+// Templated rules must act as if the entity's values had been written into the
+// text, also where that makes them the same rule as another.
+func TestBoundSetAgreesWithTheModel(t *testing.T) {
+	names := []string{"x", "y", "z"}
+	rapid.Check(t, func(t *rapid.T) {
+		values := entity{}
+		for _, name := range names[:2] { // z has no value
+			v := rapid.SampledFrom([]string{"a", "ab", "b"}).Draw(t, name)
+			values[policy.Template{Field: policy.Metadata, Meta: name}] = v
+		}
+		written := rapid.SliceOfN(ruleGen, 0, 8).Draw(t, "rules")
+		var rules []modelRule
+		for i := range written {
+			r := written[i]
+			if rapid.Bool().Draw(t, "templated") {
+				at := rapid.IntRange(0, len(r.path)).Draw(t, "at")
+				name := rapid.SampledFrom(names).Draw(t, "name")
+				v, ok := values.Value(policy.Template{Field: policy.Metadata, Meta: name})
+				before, after := r.path[:at], r.path[at:]
+				if !ok {
+					// Cannot be put in: the rule must not count at all.
+					written[i].path = before + "{{identity.entity.metadata." + name + "}}" + after
+					if strings.Contains(written[i].path, "+*") {
+						written[i].path = r.path
+						rules = append(rules, r)
+					}
+					continue
+				}
+				written[i].path = before + "{{ identity.entity.metadata." + name + " }}" + after
+				r.path = before + v + after
+			}
+			rules = append(rules, r)
+		}
+		p, err := policy.Parse("p", modelText(written, false))
+		if err != nil {
+			t.Fatalf("Parse(%s): %v", modelText(written, false), err)
+		}
+		checkAgainstModel(t, rules, policy.NewSet(p).Bind(values))
+	})
+}
+
+func checkAgainstModel(t *rapid.T, rules []modelRule, set *policy.Set) {
+	for range 20 {
+		path := pathGen.Draw(t, "path")
+		for _, op := range ops {
+			want := modelCaps(rules, path, op == wire.OpList)
+			d := set.Allow(path, op)
+			if got, want := d.Allowed, slices.Contains(want, op.String()); got != want {
+				t.Fatalf("Allow(%q, %v).Allowed = %v, want %v\nrules: %q", path, op, got, want, rules)
+			}
+			if got, want := d.Sudo(), slices.Contains(want, "sudo"); got != want {
+				t.Fatalf("Allow(%q, %v).Sudo() = %v, want %v\nrules: %q", path, op, got, want, rules)
+			}
+		}
+		want := modelCaps(rules, path, true)
+		if len(want) == 0 {
+			want = []string{"deny"}
+		}
+		if got := set.Capabilities(path); !slices.Equal(got, want) {
+			t.Fatalf("Capabilities(%q) = %v, want %v\nrules: %q", path, got, want, rules)
+		}
+	}
+}
+
+// Every policy's order and the order of rules within it must not matter.
+func TestOrderDoesNotMatter(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rules := rapid.SliceOfN(ruleGen, 1, 8).Draw(t, "rules")
+		a, err := policy.Parse("a", modelText(rules, false))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := policy.Parse("b", modelText(rapid.Permutation(rules).Draw(t, "permuted"), true))
+		if err != nil {
+			t.Fatal(err)
+		}
+		x, y := policy.NewSet(a).ResultantACL(), policy.NewSet(b, a).ResultantACL()
+		for _, m := range [][2]map[string]policy.PathACL{{x.ExactPaths, y.ExactPaths}, {x.GlobPaths, y.GlobPaths}} {
+			if !maps.EqualFunc(m[0], m[1], func(p, q policy.PathACL) bool { return slices.Equal(p.Capabilities, q.Capabilities) }) {
+				t.Fatalf("in one order %v, in another %v", m[0], m[1])
+			}
+		}
+	})
+}
