@@ -51,8 +51,8 @@ type Step struct {
 }
 
 var (
-	directive = regexp.MustCompile(`^\s*<!--\s*doctest:\s*(.*?)\s*-->\s*$`)
-	fence     = regexp.MustCompile("^\\s*```\\s*([A-Za-z0-9_-]*)")
+	directive = regexp.MustCompile(`^ {0,3}<!--\s*doctest:\s*(.*?)\s*-->\s*$`)
+	fence     = regexp.MustCompile("^ {0,3}```\\s*([A-Za-z0-9_-]*)")
 	heredoc   = regexp.MustCompile(`<<-?\s*['"]?([A-Za-z_][A-Za-z0-9_]*)['"]?`)
 )
 
