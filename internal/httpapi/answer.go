@@ -1,9 +1,7 @@
 package httpapi
 
 import (
-	"context"
 	"errors"
-	"log/slog"
 	"maps"
 	"net/http"
 	"strconv"
@@ -57,7 +55,7 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, req *core.Reque
 		}()
 	}
 	buf := buffers.Get().(*[]byte)
-	status, body := h.encode((*buf)[:0], w.Header(), req, resp)
+	status, body := encode((*buf)[:0], w.Header(), req, resp)
 	if resp.Sent != nil {
 		if r.Context().Err() != nil {
 			return
@@ -92,12 +90,12 @@ func send(w http.ResponseWriter, status int, body []byte) {
 }
 
 // encode fills the header and appends the body.
-func (h *Handler) encode(dst []byte, head http.Header, req *core.Request, resp *core.Response) (status int, body []byte) {
+func encode(dst []byte, head http.Header, req *core.Request, resp *core.Response) (status int, body []byte) {
 	head["Content-Type"] = jsonType
 	maps.Copy(head, resp.Header)
 	switch {
 	case resp.Err != nil:
-		return h.encodeError(dst, req, resp)
+		return encodeError(dst, req, resp)
 	case resp.Raw != nil:
 		return encodeRaw(dst, head, resp.Raw)
 	case resp.Data == nil && resp.Auth == nil && resp.Wrap == nil && resp.LeaseID == "" && len(resp.Warnings) == 0 &&
@@ -121,13 +119,11 @@ func idOf(req *core.Request) string {
 }
 
 // encodeError writes the error's sentence, or an envelope where the error
-// brought data: a deleted version answers 404 with its metadata.
-func (h *Handler) encodeError(dst []byte, req *core.Request, resp *core.Response) (int, []byte) {
+// brought data: a deleted version answers 404 with its metadata. The cause is
+// core's to log.
+func encodeError(dst []byte, req *core.Request, resp *core.Response) (int, []byte) {
 	status := StatusOf(resp.Err)
-	var e *errs.Error
-	known := errors.As(resp.Err, &e)
-	h.logCause(req, status, resp.Err)
-	if known && e.Data != nil {
+	if e := (*errs.Error)(nil); errors.As(resp.Err, &e) && e.Data != nil {
 		return status, appendEnvelope(dst, &envelope{
 			id: idOf(req), data: wire.OfAny(e.Data), warnings: resp.Warnings, mountType: resp.MountType,
 		})
@@ -137,22 +133,6 @@ func (h *Handler) encodeError(dst []byte, req *core.Request, resp *core.Response
 		dst = wire.AppendString(dst, msg)
 	}
 	return status, append(dst, "]}\n"...)
-}
-
-// logCause keeps for the operator what the client is not shown. The path may
-// hold a secret (a lease id), so the request's id has to do.
-func (h *Handler) logCause(req *core.Request, status int, err error) {
-	level := slog.LevelWarn
-	switch cause := errors.Unwrap(err); {
-	case status < http.StatusInternalServerError, status != http.StatusInternalServerError && cause == nil:
-		return // the client was told everything
-	case errors.Is(err, context.Canceled):
-		level = slog.LevelDebug // the client hung up
-	case status == http.StatusInternalServerError:
-		level = slog.LevelError
-	}
-	h.cfg.Log.Log(context.Background(), level, "request failed",
-		slog.String("request_id", idOf(req)), slog.Int("status", status), slog.Any("error", err))
 }
 
 func encodeRaw(dst []byte, head http.Header, raw *route.Raw) (int, []byte) {

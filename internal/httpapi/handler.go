@@ -14,7 +14,6 @@ package httpapi
 
 import (
 	"context"
-	"log/slog"
 	"net/http"
 	"net/netip"
 	"time"
@@ -31,7 +30,6 @@ type Core interface {
 // Config is what a Handler is made of.
 type Config struct {
 	Core Core
-	Log  *slog.Logger // nil: slog.Default()
 	// MaxBody is the largest body taken; 0 means DefaultMaxBody.
 	MaxBody int64
 	// MaxDuration ends the context of a request; 0 means DefaultMaxDuration.
@@ -59,9 +57,6 @@ type Handler struct {
 
 // New makes a handler.
 func New(cfg Config) *Handler {
-	if cfg.Log == nil {
-		cfg.Log = slog.Default()
-	}
 	if cfg.MaxBody == 0 {
 		cfg.MaxBody = DefaultMaxBody
 	}

@@ -23,7 +23,7 @@ import (
 func hostile(t *testing.T, withTLS bool) (s *httptest.Server, reached *atomic.Int32) {
 	t.Helper()
 	reached = new(atomic.Int32)
-	h := httpapi.New(httpapi.Config{Log: quiet, Core: coreFunc(func(context.Context, *core.Request) *core.Response {
+	h := httpapi.New(httpapi.Config{Core: coreFunc(func(context.Context, *core.Request) *core.Response {
 		reached.Add(1)
 		return &core.Response{}
 	})})

@@ -52,7 +52,7 @@ var quiet = slog.New(slog.DiscardHandler)
 
 func start(t testing.TB, c httpapi.Core, change ...func(*httpapi.Config)) *httptest.Server {
 	t.Helper()
-	cfg := httpapi.Config{Core: c, Log: quiet}
+	cfg := httpapi.Config{Core: c}
 	for _, f := range change {
 		f(&cfg)
 	}
@@ -427,7 +427,7 @@ func FuzzTarget(f *testing.F) {
 		f.Add(s, "GET", "{}")
 		f.Add(s, "POST", `{"a":1}`)
 	}
-	h := httpapi.New(httpapi.Config{Log: quiet, Core: coreFunc(func(_ context.Context, req *core.Request) *core.Response {
+	h := httpapi.New(httpapi.Config{Core: coreFunc(func(_ context.Context, req *core.Request) *core.Response {
 		if strings.Contains(req.Path, "//") || strings.Contains(req.Path, "..") || strings.ContainsAny(req.Path, "\x00\n\r") {
 			panic("core met the path " + req.Path)
 		}

@@ -69,6 +69,7 @@ type Reply struct {
 	LeaseDuration time.Duration
 	Renewable     bool
 	Header        http.Header // passed on where the mount allows the name
+	Raw           *Raw        // in place of what the handler returned
 }
 
 // Warn adds a warning to the answer.
@@ -95,6 +96,10 @@ func (r *Request) SetHeader(name, value string) {
 	}
 	r.reply.Header.Set(name, value)
 }
+
+// AnswerRaw answers without an envelope, whatever the handler returns beside a
+// nil error.
+func (r *Request) AnswerRaw(raw *Raw) { r.reply.Raw = raw }
 
 // Reply is what was said so far.
 func (r *Request) Reply() *Reply { return &r.reply }

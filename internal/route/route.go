@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"reflect"
 
+	"github.com/leasehold/leasehold/internal/errs"
 	"github.com/leasehold/leasehold/internal/lease"
 	"github.com/leasehold/leasehold/internal/wire"
 )
@@ -30,6 +31,20 @@ const (
 	Issuing         // the result is a lease to commit, then make
 	LoggingIn       // the result is an Auth, for which core makes a token
 )
+
+// Keys is the answer of a LIST.
+type Keys struct {
+	Keys []string `json:"keys"`
+}
+
+// ListOf makes the answer of a LIST. Listing nothing is errs.Gone, as clients
+// expect.
+func ListOf(keys []string) (Keys, error) {
+	if len(keys) == 0 {
+		return Keys{}, errs.Gone
+	}
+	return Keys{keys}, nil
+}
 
 // Result is a handler's answer without its type. Exactly one of Data, Raw,
 // Whole, Auth and Plan is set, or none of them: there is nothing to say.
@@ -223,8 +238,11 @@ func declare[In, Out any](t *Table, op wire.Op, pattern string, h Handler[In, Ou
 			req.reply.Warnings = append(req.reply.Warnings, warnings...)
 		}
 		out, err := h(ctx, req, in)
-		if err != nil {
+		switch {
+		case err != nil:
 			return Result{}, err
+		case req.reply.Raw != nil:
+			return Result{Raw: req.reply.Raw}, nil
 		}
 		return result(out), nil
 	}
