@@ -228,3 +228,6 @@ func Erase[R, Out any](k *Kind[R], g Grant[R, Out]) (*Plan, error) {
 		Make: func(ctx context.Context, m Made) (any, error) { return g.Make(ctx, m) },
 	}, nil
 }
+
+// KindName is the name that a kind's leases are stored under.
+func KindName(k AnyKind) string { return k.name() }

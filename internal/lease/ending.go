@@ -256,6 +256,7 @@ func (s *Store) remove(ctx context.Context, batch []*ending) error {
 		_, err := s.cfg.Store.Update(ctx, func(tx storage.Tx) error {
 			deferred = deferred[:0]
 			changed := deltas{}
+			var records []Record
 			for _, e := range part {
 				// Read again: making may have ended with an unknown outcome
 				// since, and then the lease has to stay.
@@ -270,7 +271,13 @@ func (s *Store) remove(ctx context.Context, batch []*ending) error {
 					deferred = append(deferred, e)
 					continue
 				}
-				if err := s.removeRow(tx, e.key, r, e.row.Ending, changed); err != nil {
+				if err := removeRow(tx, e.key, r, changed); err != nil {
+					return err
+				}
+				records = append(records, s.record(e.key, r, e.row.Ending))
+			}
+			if s.cfg.Record != nil && len(records) > 0 {
+				if err := s.cfg.Record(tx, part[0].row.Target, records); err != nil {
 					return err
 				}
 			}
@@ -291,8 +298,8 @@ func (s *Store) remove(ctx context.Context, batch []*ending) error {
 }
 
 // removeRow deletes everything that hangs from a lease.
-func (s *Store) removeRow(tx storage.Tx, key string, r *row, end *rowEnding, changed deltas) error {
-	ns, mount := mountInKey(key)
+func removeRow(tx storage.Tx, key string, r *row, changed deltas) error {
+	ns, _ := mountInKey(key)
 	dels := []string{rowPrefix + key, r.dueKey(key)}
 	if r.Owner != "" {
 		dels = append(dels, ownPrefix+ns+"/"+r.Owner+"/"+key)
@@ -306,13 +313,15 @@ func (s *Store) removeRow(tx storage.Tx, key string, r *row, end *rowEnding, cha
 		}
 	}
 	changed.add(key, r, -1)
-	if s.cfg.Record == nil {
-		return nil
-	}
-	return s.cfg.Record(tx, Record{
-		Time: s.cfg.Now(), Namespace: ns, MountID: mount, Path: r.Path, Hash: hashInKey(key),
+	return nil
+}
+
+func (s *Store) record(key string, r *row, end *rowEnding) Record {
+	ns, mount := mountInKey(key)
+	return Record{
+		Time: s.cfg.Now(), Namespace: ns, MountID: mount, Path: r.Path, ID: r.id(),
 		Cause: end.Cause, Target: r.Target, Issued: r.Issued, Error: end.Error,
-	})
+	}
 }
 
 // reschedule writes new due times. e.row.Due holds the wanted one, e.work.Key

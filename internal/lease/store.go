@@ -141,7 +141,7 @@ type Record struct {
 	Namespace string
 	MountID   string
 	Path      string // of the lease, without its secret part
-	Hash      string
+	ID        ID // hashed in the log
 	Cause     Cause
 	Target    string
 	Issued    time.Time
@@ -162,8 +162,9 @@ type Config struct {
 	Mounts func(ns, prefix string) []Mount
 	// Alive reports whether a token and all its ancestors live. Nil: always.
 	Alive func(ctx context.Context, ns, owner string) (bool, error)
-	// Record stores the audit record of an end, if a device is enabled.
-	Record func(tx storage.Tx, rec Record) error
+	// Record stores the audit records of the ends of one transaction, if a
+	// device is enabled.
+	Record func(tx storage.Tx, target string, recs []Record) error
 	// Fenced reports that expiry waits (package core, clocks and restores).
 	Fenced func() bool
 	// Part is this writer's part of the counts, 0 to 15.

@@ -273,6 +273,12 @@ func (s *Store) markExpired(ctx context.Context, expired, strays []string, now t
 	return renewed, err
 }
 
+// End is a token that has ended, for its audit record.
+type End struct {
+	*Entry
+	Cause lease.Cause
+}
+
 // remove deletes the rows of ended tokens.
 func (s *Store) remove(ctx context.Context, batch []*doomed) error {
 	if len(batch) == 0 {
@@ -280,6 +286,7 @@ func (s *Store) remove(ctx context.Context, batch []*doomed) error {
 	}
 	_, err := s.cfg.Store.Update(ctx, func(tx storage.Tx) error {
 		counts := map[string]int64{}
+		var ends []End
 		for _, d := range batch {
 			b, err := tx.Get(rowPrefix + d.key)
 			if err != nil {
@@ -311,14 +318,15 @@ func (s *Store) remove(ctx context.Context, batch []*doomed) error {
 				}
 			}
 			counts[e.Namespace]--
-			if s.cfg.Record != nil {
-				cause := lease.Revoked
-				if d.word == lease.Alive {
-					cause = lease.Expired
-				}
-				if err := s.cfg.Record(tx, d.key, e, cause); err != nil {
-					return err
-				}
+			cause := lease.Revoked
+			if d.word == lease.Alive {
+				cause = lease.Expired
+			}
+			ends = append(ends, End{Entry: e, Cause: cause})
+		}
+		if s.cfg.Record != nil && len(ends) > 0 {
+			if err := s.cfg.Record(tx, ends); err != nil {
+				return err
 			}
 		}
 		for ns, n := range counts {

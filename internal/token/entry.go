@@ -15,6 +15,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/leasehold/leasehold/internal/lane"
@@ -102,7 +103,20 @@ type Entry struct {
 	Renewable      bool              `json:"rnw,omitempty"`
 	Internal       json.RawMessage   `json:"int,omitempty"` // of the auth method, for its renewal check
 	Due            time.Time         `json:"d,omitzero"`    // the time in the due key
+
+	policyKey string
 }
+
+// PolicyKey names the set of its policies: tokens with equal keys may share a
+// compiled set.
+func (e *Entry) PolicyKey() string {
+	if e.policyKey == "" {
+		return policyKey(e)
+	}
+	return e.policyKey
+}
+
+func policyKey(e *Entry) string { return e.Namespace + "\x00" + strings.Join(e.Policies, "\x00") }
 
 // Token is a token that was shown and found alive.
 type Token struct {
@@ -140,6 +154,7 @@ func decode(key string, b []byte) (*Entry, error) {
 	if e.V > rowVersion {
 		return nil, fmt.Errorf("token row %s has version %d, written by a newer server", key, e.V)
 	}
+	e.policyKey = policyKey(e)
 	return e, nil
 }
 

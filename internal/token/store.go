@@ -31,8 +31,9 @@ type Config struct {
 	EndLeases func(ctx context.Context, ns, key string) error
 	// Dropped is told when a token's rows go (its cubbyhole goes with it).
 	Dropped func(ctx context.Context, ns, key string) error
-	// Record stores the audit record of a token's end, if a device is enabled.
-	Record func(tx storage.Tx, key string, e *Entry, cause lease.Cause) error
+	// Record stores the audit records of the ends of one transaction, if a
+	// device is enabled.
+	Record func(tx storage.Tx, ends []End) error
 	// Fenced reports that expiry waits.
 	Fenced func() bool
 	Part   int // this writer's part of the counts, 0 to 15

@@ -1,0 +1,440 @@
+package core
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/leasehold/leasehold/internal/audit"
+	"github.com/leasehold/leasehold/internal/errs"
+	"github.com/leasehold/leasehold/internal/lease"
+	"github.com/leasehold/leasehold/internal/policy"
+	"github.com/leasehold/leasehold/internal/secret"
+	"github.com/leasehold/leasehold/internal/storage"
+	"github.com/leasehold/leasehold/internal/token"
+	"github.com/leasehold/leasehold/internal/wire"
+)
+
+// What is stored of audit, and under which keys:
+//
+//	auditdev/<path>      AuditDevice, JSON
+//	audithdr/<name>      AuditHeader, JSON
+const (
+	devicePrefix = "auditdev/"
+	headerPrefix = "audithdr/"
+)
+
+// AuditDevice is an enabled device as it is stored. Version 1.
+type AuditDevice struct {
+	V           int               `json:"v"`
+	Path        string            `json:"path"` // "file/"
+	Type        string            `json:"type"`
+	Description string            `json:"desc,omitempty"`
+	Options     map[string]string `json:"opt,omitempty"`
+	Local       bool              `json:"local,omitempty"`
+	Salt        string            `json:"salt"`
+}
+
+// AuditHeader is a request header that stands in the log.
+type AuditHeader struct {
+	Name string `json:"name"`
+	HMAC bool   `json:"hmac"`
+}
+
+// auditing keeps the broker's devices in step with the store.
+type auditing struct {
+	mu      sync.Mutex
+	dirty   atomic.Bool
+	open    map[string]audit.Enabled // by path and the stored row's text
+	headers atomic.Pointer[[]AuditHeader]
+}
+
+// MadeDevice is a device before it is enabled.
+type MadeDevice struct {
+	Device audit.Device
+	Format audit.Format
+}
+
+// loadDevices makes the broker's devices those of the store.
+func (u *unsealed) loadDevices(ctx context.Context) error {
+	a := &u.auditing
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var rows []AuditDevice
+	var headers []AuditHeader
+	var texts []string
+	err := u.store.View(ctx, func(v storage.View) error {
+		var derr error
+		err := v.Scan(devicePrefix, storage.PrefixEnd(devicePrefix), 0, func(_ string, b []byte) bool {
+			var d AuditDevice
+			derr = json.Unmarshal(b, &d)
+			rows, texts = append(rows, d), append(texts, string(b))
+			return derr == nil
+		})
+		if err == nil && derr == nil {
+			err = v.Scan(headerPrefix, storage.PrefixEnd(headerPrefix), 0, func(_ string, b []byte) bool {
+				var h AuditHeader
+				derr = json.Unmarshal(b, &h)
+				headers = append(headers, h)
+				return derr == nil
+			})
+		}
+		if err == nil {
+			err = derr
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("reading audit devices: %w", err)
+	}
+	next := map[string]audit.Enabled{}
+	list := make([]audit.Enabled, 0, len(rows))
+	for i, d := range rows {
+		key := d.Path + "\x00" + texts[i]
+		e, ok := a.open[key]
+		if !ok {
+			made, err := u.core.cfg.Devices(d.Type, d.Options, secret.New(d.Salt))
+			if err != nil {
+				// Failing closed: without this device's record there is no
+				// answer, and the log says why.
+				u.core.log.Error("an audit device cannot be made", "path", d.Path, "error", err)
+				made = MadeDevice{Device: brokenDevice{err}}
+			}
+			e = audit.Enabled{Path: d.Path, Format: made.Format, Device: made.Device}
+		}
+		next[key] = e
+		list = append(list, e)
+	}
+	a.open = next
+	a.headers.Store(&headers)
+	return u.broker.Set(list)
+}
+
+// brokenDevice takes nothing.
+type brokenDevice struct{ err error }
+
+func (b brokenDevice) Write([]byte) error { return b.err }
+func (b brokenDevice) Reopen() error      { return b.err }
+func (b brokenDevice) Close() error       { return nil }
+
+// freshDevices loads the devices anew if the store has changed.
+func (u *unsealed) freshDevices(ctx context.Context) error {
+	if !u.auditing.dirty.Load() {
+		return nil
+	}
+	u.auditing.dirty.Store(false)
+	if err := u.loadDevices(ctx); err != nil {
+		u.auditing.dirty.Store(true)
+		return errs.Wrap(errs.Unavailable, err, "the audit devices cannot be read; the server's log has the cause")
+	}
+	return nil
+}
+
+// AuditDevices lists the enabled devices by path.
+func (c *Core) AuditDevices(ctx context.Context) (out []AuditDevice, err error) {
+	u, err := c.open()
+	if err != nil {
+		return nil, err
+	}
+	err = u.store.View(ctx, func(v storage.View) error {
+		var derr error
+		err := v.Scan(devicePrefix, storage.PrefixEnd(devicePrefix), 0, func(_ string, b []byte) bool {
+			var d AuditDevice
+			derr = json.Unmarshal(b, &d)
+			out = append(out, d)
+			return derr == nil
+		})
+		if err == nil {
+			err = derr
+		}
+		return err
+	})
+	return out, err
+}
+
+// EnableAudit tries a device and, if it works, enables it.
+func (c *Core) EnableAudit(ctx context.Context, d AuditDevice) error {
+	u, err := c.open()
+	if err != nil {
+		return err
+	}
+	d.V, d.Salt = 1, newUUID()+newUUID()
+	made, err := c.cfg.Devices(d.Type, d.Options, secret.New(d.Salt))
+	if err != nil {
+		return err
+	}
+	err = made.Device.Reopen()
+	if cerr := made.Device.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return errs.Wrap(errs.Invalid, err, "the audit device does not work and was not enabled: %v", err)
+	}
+	b, err := json.Marshal(d)
+	if err != nil {
+		return err
+	}
+	_, err = u.store.Update(ctx, func(tx storage.Tx) error {
+		if v, err := tx.Get(devicePrefix + d.Path); err != nil || v != nil {
+			if err == nil {
+				err = errs.New(errs.Invalid, "path already in use: an audit device is enabled at %q", d.Path)
+			}
+			return err
+		}
+		return tx.Put(devicePrefix+d.Path, b)
+	})
+	if err != nil {
+		return err
+	}
+	return u.freshDevices(ctx)
+}
+
+// DisableAudit disables a device. What is not there is no error.
+func (c *Core) DisableAudit(ctx context.Context, path string) error {
+	u, err := c.open()
+	if err != nil {
+		return err
+	}
+	_, err = u.store.Update(ctx, func(tx storage.Tx) error { return tx.Delete(devicePrefix + path) })
+	if err != nil {
+		return err
+	}
+	return u.freshDevices(ctx)
+}
+
+// AuditHash is how a text looks in a device's log.
+func (c *Core) AuditHash(path, input string) (string, error) {
+	u, err := c.open()
+	if err != nil {
+		return "", err
+	}
+	return u.broker.Hash(path, input)
+}
+
+// ReopenAudit makes every device open its file or connection anew (SIGHUP).
+func (c *Core) ReopenAudit() error {
+	u, err := c.open()
+	if err != nil {
+		return nil // nothing is open while sealed
+	}
+	return u.broker.Reopen()
+}
+
+// AuditHeaders lists the audited request headers.
+func (c *Core) AuditHeaders() ([]AuditHeader, error) {
+	u, err := c.open()
+	if err != nil {
+		return nil, err
+	}
+	if err := u.freshDevices(u.ctx); err != nil {
+		return nil, err
+	}
+	return *u.auditing.headers.Load(), nil
+}
+
+// SetAuditHeader makes a header stand in the log, or no more (remove).
+func (c *Core) SetAuditHeader(ctx context.Context, h AuditHeader, remove bool) error {
+	u, err := c.open()
+	if err != nil {
+		return err
+	}
+	h.Name = strings.ToLower(h.Name)
+	b, err := json.Marshal(h)
+	if err != nil {
+		return err
+	}
+	_, err = u.store.Update(ctx, func(tx storage.Tx) error {
+		if remove {
+			return tx.Delete(headerPrefix + h.Name)
+		}
+		return tx.Put(headerPrefix+h.Name, b)
+	})
+	if err != nil {
+		return err
+	}
+	return u.freshDevices(ctx)
+}
+
+// auditRequest writes the request's record. Nothing has happened yet; refused
+// requests are recorded too, with the reason.
+func (x *exchange) auditRequest(ctx context.Context, refused error) error {
+	if err := x.u.freshDevices(ctx); err != nil {
+		return err
+	}
+	if !x.u.broker.Enabled() {
+		return refused
+	}
+	e := &audit.Entry{Request: x.auditedRequest(), Auth: x.auditedAuth()}
+	if refused != nil {
+		e.Error = errs.Message(refused)
+	}
+	x.entry = e
+	if err := x.u.broker.Request(ctx, e); err != nil {
+		return err
+	}
+	return refused
+}
+
+func (x *exchange) auditedRequest() audit.Request {
+	r := audit.Request{
+		ID: x.req.ID, Operation: x.r.Op.String(), ClientToken: x.req.Token,
+		Namespace: audit.Namespace{ID: x.ns}, Path: x.req.Path, Remote: x.req.Remote, WrapTTL: x.req.WrapTTL,
+		SecretFrom: secretFrom(x.req.Path),
+	}
+	if x.token != nil {
+		r.ClientTokenAccessor = x.token.Accessor
+	}
+	if x.m != nil {
+		r.Mount = audit.Mount{Point: x.m.Path, Type: x.m.Type, Accessor: x.m.Accessor, Class: x.m.Class}
+		r.NonHMACKeys = x.m.Config.AuditRequestKeys
+	}
+	switch {
+	case len(x.req.Body) > 0:
+		ep, body := x.ep, x.req.Body
+		r.Data = func(dst []byte, hash audit.HashFunc) []byte { return ep.AppendHashedBody(dst, body, hash) }
+	case len(x.req.Query) > 0:
+		q := url.Values(x.req.Query)
+		r.Data = func(dst []byte, hash audit.HashFunc) []byte { return audit.Query(q, nil)(dst, hash) }
+	}
+	for _, h := range *x.u.auditing.headers.Load() {
+		if vs := x.req.Header.Values(h.Name); len(vs) > 0 {
+			r.Headers = append(r.Headers, audit.Header{Name: h.Name, Values: vs, HMAC: h.HMAC})
+		}
+	}
+	return r
+}
+
+// secretFrom is where a lease id begins in the paths that carry one.
+func secretFrom(path string) int {
+	for _, p := range []string{
+		"sys/leases/renew/", "sys/leases/revoke/", "sys/renew/", "sys/revoke/", "sys/leases/lookup/",
+		"auth/token/lookup/", "auth/token/renew/", "auth/token/revoke/", "auth/token/revoke-orphan/",
+	} {
+		if rest, ok := strings.CutPrefix(path, p); ok && rest != "" && !strings.HasSuffix(rest, "/") {
+			if i := strings.LastIndexByte(path, '/'); i+1 > len(p)-1 {
+				return i + 1
+			}
+		}
+	}
+	return 0
+}
+
+func (x *exchange) auditedAuth() *audit.Auth {
+	if x.token == nil {
+		return nil
+	}
+	a := authOf(x.token)
+	a.ClientToken = x.req.Token
+	if x.set != nil {
+		a.Results = &audit.PolicyResults{Allowed: x.decision.Allowed}
+		if x.decision.Allowed {
+			for _, p := range x.token.Policies {
+				a.Results.Granting = append(a.Results.Granting, audit.GrantingPolicy{
+					Name: p, Namespace: audit.Namespace{ID: x.ns}, Type: "acl",
+				})
+			}
+		}
+	}
+	return a
+}
+
+func authOf(t *token.Token) *audit.Auth {
+	return &audit.Auth{
+		Accessor: t.Accessor, DisplayName: t.DisplayName, Policies: t.Policies, TokenPolicies: t.Policies,
+		NoDefaultPolicy: !slices.Contains(t.Policies, policy.DefaultName), Metadata: t.Meta, EntityID: t.EntityID,
+		TokenType: t.Type.String(), NumUses: t.NumUses, TTL: leaseOf(t), IssueTime: t.Created,
+	}
+}
+
+// auditResponse writes the answer's record. Without it there is no answer.
+func (x *exchange) auditResponse(ctx context.Context, failed error) error {
+	if x.entry == nil {
+		return nil
+	}
+	x.entry.Response = &audit.Response{}
+	if failed != nil {
+		x.entry.Error = errs.Message(failed)
+	} else {
+		x.entry.Response = x.auditedResponse()
+	}
+	return x.u.broker.Response(ctx, x.entry)
+}
+
+func (x *exchange) auditedResponse() *audit.Response {
+	p := &audit.Response{Warnings: x.resp.Warnings, LeaseID: secret.New(x.resp.LeaseID)}
+	if x.m != nil {
+		p.NonHMACKeys = x.m.Config.AuditResponseKeys
+	}
+	if d := x.resp.Data; d != nil {
+		p.Data = func(dst []byte, hash audit.HashFunc) []byte { return d.AppendHashed(dst, hash) }
+	}
+	if a := x.resp.Auth; a != nil {
+		// The token's own record says whose it is; here stands what the
+		// client reads, hashed.
+		p.Auth = auditAuth(a)
+	}
+	if w := x.resp.Wrap; w != nil {
+		p.WrapInfo = &audit.WrapInfo{
+			TTL: w.TTL.Duration(), Token: w.Token, Accessor: w.Accessor, CreationTime: w.CreationTime,
+			CreationPath: w.CreationPath, WrappedAccessor: w.WrappedAccessor,
+		}
+	}
+	return p
+}
+
+// auditAuth reads the auth part of an answer back: it may come from a wrapped
+// answer as well as from a login.
+func auditAuth(a wire.Data) *audit.Auth {
+	var r struct {
+		ClientToken   string            `json:"client_token"`
+		Accessor      string            `json:"accessor"`
+		Policies      []string          `json:"policies"`
+		TokenPolicies []string          `json:"token_policies"`
+		Metadata      map[string]string `json:"metadata"`
+		EntityID      string            `json:"entity_id"`
+		TokenType     string            `json:"token_type"`
+		NumUses       int               `json:"num_uses"`
+	}
+	if err := json.Unmarshal(a.AppendJSON(nil), &r); err != nil {
+		return &audit.Auth{}
+	}
+	return &audit.Auth{
+		ClientToken: secret.New(r.ClientToken), Accessor: r.Accessor, Policies: r.Policies,
+		TokenPolicies: r.TokenPolicies, Metadata: r.Metadata, EntityID: r.EntityID, TokenType: r.TokenType, NumUses: r.NumUses,
+	}
+}
+
+// recordLeases stores the audit records of leases that have ended.
+func (u *unsealed) recordLeases(tx storage.Tx, target string, recs []lease.Record) error {
+	out := make([]audit.Stored, 0, len(recs))
+	for _, r := range recs {
+		outcome := "gone"
+		if r.Cause == lease.Forced && r.Error != "" {
+			outcome = "forgotten"
+		}
+		out = append(out, audit.Stored{
+			Time: r.Time, Kind: "lease", Operation: "revoke", Cause: string(r.Cause), Outcome: outcome,
+			Namespace: audit.Namespace{ID: r.Namespace}, Path: r.Path, LeaseID: secret.New(string(r.ID)),
+			Target: r.Target, Error: r.Error,
+		})
+	}
+	return u.outbox.Append(tx, target, out...)
+}
+
+// recordTokens stores the audit records of tokens that have ended.
+func (u *unsealed) recordTokens(tx storage.Tx, ends []token.End) error {
+	out := make([]audit.Stored, 0, len(ends))
+	for _, e := range ends {
+		out = append(out, audit.Stored{
+			Time: u.core.cfg.Now(), Kind: "token", Operation: "revoke", Cause: string(e.Cause), Outcome: "gone",
+			Namespace: audit.Namespace{ID: e.Namespace}, Path: e.Path, TokenAccessor: e.Accessor, Target: token.Target,
+		})
+	}
+	return u.outbox.Append(tx, token.Target, out...)
+}
+

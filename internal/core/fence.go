@@ -1,0 +1,212 @@
+package core
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/leasehold/leasehold/internal/lease"
+	"github.com/leasehold/leasehold/internal/storage"
+)
+
+// What is stored of time, and under which keys:
+//
+//	core/clock   clockRow, JSON: whose store this is and the latest time seen
+//	core/fence   fenceRow, JSON: expiry waits; no row: it does not
+const (
+	clockKey = "core/clock"
+	fenceKey = "core/fence"
+)
+
+// clockRow is read and written at each unsealing, and once a minute.
+type clockRow struct {
+	V        int       `json:"v"`
+	Instance string    `json:"instance"` // random, made at init; part of every mark
+	Epoch    uint64    `json:"epoch"`    // unsealings so far
+	Seen     time.Time `json:"seen"`     // the highest wall time seen
+}
+
+type fenceRow struct {
+	V      int       `json:"v"`
+	Reason string    `json:"reason"`
+	Since  time.Time `json:"since"`
+}
+
+const (
+	// clockStep is how far wall and monotonic time may part.
+	clockStep  = 5 * time.Minute
+	clockEvery = 10 * time.Second
+	seenEvery  = time.Minute
+)
+
+// fence says whether expiry waits. Issuing and explicit revocation go on.
+type fence struct {
+	up     atomic.Bool
+	reason atomic.Pointer[fenceRow]
+}
+
+// Fence is what health, metrics and the fence route show.
+type Fence struct {
+	Fenced bool
+	Reason string
+	Since  time.Time
+}
+
+// startClock reads whose store this is, counts this unsealing, and fences
+// expiry where the time at start cannot be trusted.
+func (u *unsealed) startClock(ctx context.Context) error {
+	now := u.core.cfg.Now().Round(0)
+	var row clockRow
+	var fenced *fenceRow
+	_, err := u.store.Update(ctx, func(tx storage.Tx) error {
+		b, err := tx.Get(clockKey)
+		if err != nil {
+			return err
+		}
+		if b == nil {
+			return fmt.Errorf("the store has no clock row: it was not initialised by this server")
+		}
+		if err := json.Unmarshal(b, &row); err != nil {
+			return fmt.Errorf("clock row: %w", err)
+		}
+		fenced = nil
+		if b, err = tx.Get(fenceKey); err != nil {
+			return err
+		}
+		if b != nil {
+			fenced = new(fenceRow)
+			if err := json.Unmarshal(b, fenced); err != nil {
+				return fmt.Errorf("fence row: %w", err)
+			}
+		}
+		reason := ""
+		switch gap := now.Sub(row.Seen); {
+		case gap < -clockStep:
+			reason = fmt.Sprintf("the clock says %s, but this store has seen %s", now.UTC().Format(time.RFC3339), row.Seen.UTC().Format(time.RFC3339))
+		case u.core.cfg.MaxGap > 0 && gap > u.core.cfg.MaxGap:
+			reason = fmt.Sprintf("the store was last used %s ago: it may be an old copy", gap.Round(time.Hour))
+		}
+		if reason != "" && fenced == nil {
+			fenced = &fenceRow{V: 1, Reason: reason, Since: now}
+			if err := putJSON(tx, fenceKey, fenced); err != nil {
+				return err
+			}
+		}
+		row.Epoch++
+		row.Seen = later(row.Seen, now)
+		return putJSON(tx, clockKey, row)
+	})
+	if err != nil {
+		return err
+	}
+	u.origin = lease.Origin{Instance: row.Instance, Epoch: row.Epoch}
+	if fenced != nil {
+		u.raise(fenced)
+	}
+	return nil
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+func putJSON(tx storage.Tx, key string, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return tx.Put(key, b)
+}
+
+func (u *unsealed) raise(row *fenceRow) {
+	u.fence.reason.Store(row)
+	if !u.fence.up.Swap(true) {
+		u.core.log.Warn("expiry is fenced: no lease or token expires until an operator has looked; confirm with `leasehold operator fence lift`",
+			"reason", row.Reason)
+	}
+}
+
+// raiseFence fences expiry for a reason found while running.
+func (u *unsealed) raiseFence(reason string) {
+	if u.fence.up.Load() {
+		return
+	}
+	row := &fenceRow{V: 1, Reason: reason, Since: u.core.cfg.Now().Round(0)}
+	u.raise(row) // at once; the row makes it last
+	_, err := u.store.Update(context.WithoutCancel(u.ctx), func(tx storage.Tx) error { return putJSON(tx, fenceKey, row) })
+	if err != nil {
+		u.core.log.Error("storing the fence", "error", err)
+	}
+}
+
+// keepTime watches the clock until sealing.
+func (u *unsealed) keepTime(ctx context.Context) {
+	tick := time.NewTicker(clockEvery)
+	defer tick.Stop()
+	mono, wall := time.Now(), u.core.cfg.Now().Round(0)
+	stored := wall
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		gone, now := time.Since(mono), u.core.cfg.Now().Round(0)
+		if part := now.Sub(wall) - gone; part > clockStep || part < -clockStep {
+			u.raiseFence(fmt.Sprintf("the clock was moved by %s while the server ran", part.Round(time.Second)))
+			mono, wall = time.Now(), now
+		}
+		if now.Sub(stored) < seenEvery {
+			continue
+		}
+		stored = now
+		_, err := u.store.Update(ctx, func(tx storage.Tx) error {
+			b, err := tx.Get(clockKey)
+			if err != nil {
+				return err
+			}
+			var row clockRow
+			if err := json.Unmarshal(b, &row); err != nil {
+				return err
+			}
+			row.Seen = later(row.Seen, now)
+			return putJSON(tx, clockKey, row)
+		})
+		if err != nil && ctx.Err() == nil {
+			u.core.log.Warn("storing the time", "error", err)
+		}
+	}
+}
+
+// Fence says whether expiry waits, and why.
+func (c *Core) Fence() (Fence, error) {
+	u, err := c.open()
+	if err != nil {
+		return Fence{}, err
+	}
+	if !u.fence.up.Load() {
+		return Fence{}, nil
+	}
+	row := u.fence.reason.Load()
+	return Fence{Fenced: true, Reason: row.Reason, Since: row.Since}, nil
+}
+
+// LiftFence lets expiry go on: an operator has compared the targets.
+func (c *Core) LiftFence(ctx context.Context) error {
+	u, err := c.open()
+	if err != nil {
+		return err
+	}
+	if _, err := u.store.Update(ctx, func(tx storage.Tx) error { return tx.Delete(fenceKey) }); err != nil {
+		return err
+	}
+	u.fence.up.Store(false)
+	u.lanes.Resume()
+	c.log.Info("expiry goes on: the fence was lifted")
+	return nil
+}

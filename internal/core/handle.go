@@ -1,0 +1,357 @@
+package core
+
+import (
+	"context"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/leasehold/leasehold/internal/audit"
+	"github.com/leasehold/leasehold/internal/errs"
+	"github.com/leasehold/leasehold/internal/policy"
+	"github.com/leasehold/leasehold/internal/route"
+	"github.com/leasehold/leasehold/internal/token"
+	"github.com/leasehold/leasehold/internal/wire"
+)
+
+// exchange is one request on its way through Handle.
+type exchange struct {
+	u    *unsealed
+	req  *Request
+	ns   string
+	r    route.Request
+	m    *mounted        // nil: no mount there
+	ep   *route.Endpoint // nil: no endpoint there
+	miss error           // why there is no endpoint
+
+	token    *token.Token // nil: nobody
+	set      *policy.Set
+	decision policy.Decision
+	lastUse  bool
+
+	entry *audit.Entry // nil while no device is enabled
+	resp  Response
+}
+
+// Handle answers one request. It is the path of every request there is.
+func (c *Core) Handle(ctx context.Context, req *Request) *Response {
+	if resp := c.boot(ctx, req); resp != nil {
+		return resp
+	}
+	u, err := c.open()
+	if err != nil {
+		return &Response{Err: c.notOpen(ctx)}
+	}
+	if !u.enter() {
+		return &Response{Err: ErrSealed}
+	}
+	defer u.leave()
+	defer c.inflight.track(req)()
+
+	x := &exchange{u: u, req: req}
+	err = x.serve(ctx)
+	if x.lastUse {
+		// Its own mark is enough; the lane does the rest.
+		if rerr := u.tokens.Revoke(context.WithoutCancel(ctx), x.token.Key); rerr != nil && err == nil {
+			err = rerr
+		}
+	}
+	if err != nil {
+		x.fail(err)
+	}
+	return &x.resp
+}
+
+// serve is the sentence.
+func (x *exchange) serve(ctx context.Context) error {
+	if err := x.route(ctx); err != nil {
+		return err
+	}
+	err := x.admit(ctx)
+	if aerr := x.auditRequest(ctx, err); aerr != nil {
+		return aerr
+	}
+	if err == nil {
+		err = x.answer(ctx)
+	}
+	if err == nil {
+		err = x.wrap(ctx)
+	}
+	if aerr := x.auditResponse(ctx, err); aerr != nil {
+		x.takeBack()
+		return aerr
+	}
+	if err != nil {
+		x.takeBack()
+	}
+	return err
+}
+
+// boot answers what works whatever state the server is in: health, init,
+// unsealing. It is neither authorised nor audited; it gives nothing away.
+func (c *Core) boot(ctx context.Context, req *Request) *Response {
+	rel, ok := strings.CutPrefix(req.Path, "sys/")
+	if !ok || c.cfg.Boot == nil {
+		return nil
+	}
+	r := route.Request{
+		ID: req.ID, Op: req.Op, Path: rel, Query: req.Query, Body: req.Body, Remote: req.Remote.Addr(),
+		Mount: route.MountInfo{Path: "sys/", Type: "system", Namespace: token.RootNamespace},
+	}
+	ep, err := c.cfg.Boot.Route(&r)
+	if err != nil {
+		if errs.Is(err, errs.Unsupported) {
+			return &Response{Err: err}
+		}
+		return nil
+	}
+	resp := &Response{Form: ep.Form}
+	res, err := ep.Call(ctx, &r)
+	if err != nil {
+		resp.Err = err
+		return resp
+	}
+	resp.fill(&r, res)
+	return resp
+}
+
+// fill takes over what an endpoint said.
+func (p *Response) fill(r *route.Request, res route.Result) {
+	reply := r.Reply()
+	p.Status, p.Warnings, p.Header = reply.Status, reply.Warnings, reply.Header
+	p.LeaseID, p.LeaseTTL, p.Renewable = reply.LeaseID, reply.LeaseDuration, reply.Renewable
+	p.Data, p.Raw = res.Data, res.Raw
+	if w := res.Whole; w != nil {
+		p.Data, p.Auth = w.Data, w.Auth
+		p.LeaseID, p.LeaseTTL, p.Renewable = w.LeaseID, w.LeaseDuration, w.Renewable
+	}
+}
+
+func (x *exchange) fail(err error) {
+	if errs.KindOf(err) == errs.Internal {
+		x.u.core.log.Error("a request failed", "request", x.req.ID, "operation", x.req.Op.String(),
+			"mount", x.r.Mount.Path, "error", err)
+	} else if errs.Is(err, errs.Upstream) || errs.Is(err, errs.Unavailable) {
+		x.u.core.log.Warn("a request was not served", "request", x.req.ID, "mount", x.r.Mount.Path, "error", err)
+	}
+	warnings := x.resp.Warnings
+	if len(warnings) == 0 {
+		warnings = x.r.Reply().Warnings
+	}
+	x.resp = Response{Err: err, Warnings: warnings, Form: x.resp.Form}
+}
+
+// route finds the namespace, the mount and the endpoint. That there is none is
+// told only to those who may know.
+func (x *exchange) route(ctx context.Context) error {
+	ns, path, err := x.u.namespaceOf(x.req.Namespace, x.req.Path)
+	if err != nil {
+		return err
+	}
+	t, err := x.u.mounts.current(ctx)
+	if err != nil {
+		return err
+	}
+	x.ns, x.req.Path = ns, path
+	m, rel := t.find(ns, path)
+	x.r.ID, x.r.Op, x.r.Path = x.req.ID, x.req.Op, rel
+	x.r.Query, x.r.Body, x.r.WrapTTL = x.req.Query, x.req.Body, x.req.WrapTTL
+	x.r.Remote = x.req.Remote.Addr()
+	if m == nil {
+		x.miss = errs.New(errs.NotFound, "no handler for route %q. route entry not found", path)
+		return nil
+	}
+	x.m, x.r.Mount = m, m.info
+	x.resp.MountType = m.Type
+	if len(m.Config.PassthroughHeaders) > 0 {
+		x.r.Header = x.passedHeader
+	}
+	if m.err != nil {
+		x.miss = errs.Wrap(errs.Unavailable, m.err, "the engine at %q could not be started; the server's log has the cause", m.Path)
+		return nil
+	}
+	x.ep, x.miss = m.table.Route(&x.r)
+	if x.ep != nil {
+		x.resp.Form = x.ep.Form
+	}
+	return nil
+}
+
+func (x *exchange) passedHeader(name string) string {
+	for _, h := range x.m.Config.PassthroughHeaders {
+		if strings.EqualFold(h, name) {
+			return x.req.Header.Get(name)
+		}
+	}
+	return ""
+}
+
+// errDenied is what nobody and the unauthorised read.
+var errDenied = errs.New(errs.Denied, "permission denied")
+
+// admit asks who is calling and whether they may.
+func (x *exchange) admit(ctx context.Context) error {
+	if x.ep != nil && x.ep.Unauth {
+		x.r.Caller.Token = x.req.Token
+		return x.u.core.checkWrapTTL(x)
+	}
+	if x.req.Token.IsZero() {
+		return errDenied
+	}
+	t, err := x.u.tokens.Lookup(ctx, x.req.Token)
+	if err != nil {
+		return err
+	}
+	x.token = t
+	if len(t.BoundCIDRs) > 0 && !inAny(t.BoundCIDRs, x.req.Remote.Addr()) {
+		return errDenied
+	}
+	// A limited use is taken before anything is decided: refused requests
+	// count too.
+	if t.NumUses > 0 {
+		if x.lastUse, err = x.u.tokens.Use(ctx, t); err != nil {
+			return err
+		}
+	}
+	if x.set, err = x.u.policies.set(ctx, t); err != nil {
+		return err
+	}
+	x.r.Caller = route.Caller{
+		Token: x.req.Token, Key: t.Key, Accessor: t.Accessor, DisplayName: t.DisplayName,
+		EntityID: t.EntityID, Policies: t.Policies, Root: x.set == policy.RootSet(), Batch: t.Type == token.Batch,
+	}
+	if err := x.authorise(ctx); err != nil {
+		return err
+	}
+	if x.miss != nil {
+		return x.miss
+	}
+	return x.u.core.checkWrapTTL(x)
+}
+
+// authorise asks the policies about the operation, the parameters and the
+// wrapping. An update of what is not there yet is a creation.
+func (x *exchange) authorise(ctx context.Context) error {
+	op := x.req.Op
+	if op == wire.OpUpdate && x.ep != nil && x.ep.HasExists() {
+		u, c := x.set.Allow(x.req.Path, wire.OpUpdate), x.set.Allow(x.req.Path, wire.OpCreate)
+		if u.Allowed != c.Allowed || x.u.broker.Enabled() {
+			there, err := x.ep.Exists(ctx, &x.r)
+			if err != nil {
+				return err
+			}
+			if !there {
+				op = wire.OpCreate
+				x.r.Op = op
+			}
+		}
+	}
+	d := x.set.Allow(x.req.Path, op)
+	x.decision = d
+	if !d.Allowed || x.ep != nil && x.ep.Sudo && !d.Sudo() {
+		return errDenied
+	}
+	if !d.AllowsWrap(x.req.WrapTTL) {
+		return errDenied
+	}
+	if d.NeedsParams() && !d.CheckParams(x.params()) {
+		return errDenied
+	}
+	return nil
+}
+
+// params are what the policies' parameter rules judge.
+func (x *exchange) params() func(yield func(string, wire.Value) bool) {
+	if x.req.Op == wire.OpRead {
+		return func(yield func(string, wire.Value) bool) {
+			for k, vs := range x.req.Query {
+				for _, v := range vs {
+					if !yield(k, wire.Value(wire.Append(nil, v))) {
+						return
+					}
+				}
+			}
+		}
+	}
+	body, err := wire.ParseObject(x.req.Body)
+	if err != nil {
+		return func(func(string, wire.Value) bool) {}
+	}
+	return body.All()
+}
+
+// Sudo reports whether the caller of a request has sudo on a path, which some
+// fields need beside the right to call the endpoint.
+func (c *Core) Sudo(ctx context.Context, caller route.Caller, path string, op wire.Op) (bool, error) {
+	u, err := c.open()
+	if err != nil {
+		return false, err
+	}
+	t, err := u.tokens.Lookup(ctx, caller.Token)
+	if err != nil {
+		return false, err
+	}
+	set, err := u.policies.set(ctx, t)
+	if err != nil {
+		return false, err
+	}
+	return set.Allow(path, op).Sudo(), nil
+}
+
+func inAny(nets []netip.Prefix, a netip.Addr) bool {
+	a = a.Unmap()
+	for _, n := range nets {
+		if n.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *Core) checkWrapTTL(x *exchange) error {
+	if x.req.WrapTTL > c.cfg.MaxTTL {
+		return errs.New(errs.Invalid, "the wrapping TTL %s is over the server's maximum of %s", x.req.WrapTTL, c.cfg.MaxTTL)
+	}
+	return nil
+}
+
+// answer lets the endpoint answer.
+func (x *exchange) answer(ctx context.Context) error {
+	switch x.ep.Class {
+	case route.Issuing:
+		return x.issue(ctx)
+	case route.LoggingIn:
+		return x.login(ctx)
+	}
+	res, err := x.ep.Call(ctx, &x.r)
+	if err != nil {
+		return err
+	}
+	x.resp.fill(&x.r, res)
+	x.keepHeaders()
+	return nil
+}
+
+// keepHeaders drops response headers that the mount does not let through.
+func (x *exchange) keepHeaders() {
+	for name := range x.resp.Header {
+		ok := false
+		for _, h := range x.m.Config.AllowedHeaders {
+			ok = ok || strings.EqualFold(h, name)
+		}
+		if !ok {
+			delete(x.resp.Header, name)
+		}
+	}
+}
+
+// takeBack undoes a credential that was made for an answer that is not given.
+func (x *exchange) takeBack() {
+	if x.resp.Sent != nil {
+		x.resp.Sent(false)
+		x.resp.Sent = nil
+	}
+}
+
+// now is the core's clock.
+func (x *exchange) now() time.Time { return x.u.core.cfg.Now() }

@@ -1,0 +1,160 @@
+package core
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/leasehold/leasehold/internal/errs"
+	"github.com/leasehold/leasehold/internal/policy"
+	"github.com/leasehold/leasehold/internal/route"
+	"github.com/leasehold/leasehold/internal/secret"
+	"github.com/leasehold/leasehold/internal/token"
+	"github.com/leasehold/leasehold/internal/wire"
+)
+
+// login makes the token that an auth method grants.
+func (x *exchange) login(ctx context.Context) error {
+	res, err := x.ep.Call(ctx, &x.r)
+	if err != nil {
+		return err
+	}
+	a := res.Auth
+	if a == nil {
+		return errDenied
+	}
+	e := &token.Entry{
+		Namespace: x.ns, Path: x.req.Path, DisplayName: displayName(x.m.Path, a.DisplayName),
+		Meta: a.Metadata, EntityID: a.EntityID, BoundCIDRs: a.BoundCIDRs, NumUses: a.NumUses,
+		ExplicitMaxTTL: a.ExplicitMaxTTL, Period: a.Period, Renewable: !a.NotRenewable,
+		Internal: []byte(a.Internal), Policies: TokenPolicies(a.Policies, !a.NoDefaultPolicy),
+		Type: x.m.tokenType(a.Type),
+	}
+	ttl, most := x.r.Mount.DefaultTTL, x.r.Mount.MaxTTL
+	if a.MaxTTL > 0 {
+		most = min(most, a.MaxTTL)
+	}
+	if a.TTL > 0 {
+		ttl = a.TTL
+	}
+	switch {
+	case a.Period > 0:
+		ttl = a.Period
+	case ttl > most:
+		x.r.Warn("TTL of %q exceeded the effective max_ttl of %q; TTL value is capped accordingly", ttl, most)
+		ttl = most
+	}
+	if a.ExplicitMaxTTL > 0 {
+		ttl = min(ttl, a.ExplicitMaxTTL)
+	}
+	e.TTL, e.MountMaxTTL = ttl, most
+	e.Expires = x.now().Add(ttl).Round(0)
+	if e.Type == token.Batch {
+		if a.NumUses > 0 {
+			return errs.New(errs.Invalid, "batch tokens cannot be limited in uses")
+		}
+		e.Renewable = false
+	}
+	t, err := x.u.tokens.Create(ctx, e, secret.String{}, x.m.live...)
+	if err != nil {
+		return err
+	}
+	reply := x.r.Reply()
+	x.resp.Warnings, x.resp.Status = reply.Warnings, reply.Status
+	x.resp.Auth = wire.Of(NewTokenReply(t))
+	x.resp.Sent = x.revokeIfUnsent(ctx, t)
+	return nil
+}
+
+// revokeIfUnsent ends a token whose client has gone.
+func (x *exchange) revokeIfUnsent(ctx context.Context, t *token.Token) func(bool) {
+	if t.Type == token.Batch {
+		return nil
+	}
+	return func(begun bool) {
+		if begun {
+			return
+		}
+		if err := x.u.tokens.Revoke(context.WithoutCancel(ctx), t.Key); err != nil {
+			x.u.core.log.Error("revoking a token whose client has gone; it ends at its expiry", "error", err)
+		}
+	}
+}
+
+// NewTokenReply is the auth part of an answer that hands out t.
+func NewTokenReply(t *token.Token) route.TokenReply {
+	return route.TokenReply{
+		ClientToken: t.Text, Accessor: t.Accessor, Policies: t.Policies, TokenPolicies: t.Policies,
+		Metadata: t.Meta, LeaseDuration: wire.TTL(leaseOf(t)), Renewable: t.Renewable,
+		EntityID: t.EntityID, TokenType: t.Type.String(), Orphan: t.Parent == "", NumUses: t.NumUses,
+	}
+}
+
+// TokenPolicies folds, sorts and completes the policy names of a token: root
+// stands alone, default is added where it is wanted.
+func TokenPolicies(names []string, withDefault bool) []string {
+	out := make([]string, 0, len(names)+1)
+	for _, n := range names {
+		if n = policy.CleanName(n); n != "" {
+			out = append(out, n)
+		}
+	}
+	if slices.Contains(out, policy.RootName) {
+		return []string{policy.RootName}
+	}
+	if withDefault {
+		out = append(out, policy.DefaultName)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+func displayName(mount, name string) string {
+	base := strings.ReplaceAll(strings.Trim(strings.TrimPrefix(mount, "auth/"), "/"), "/", "-")
+	if name == "" {
+		return base
+	}
+	return base + "-" + name
+}
+
+// tokenType is the kind of token that a mount's setting makes of what the
+// method asked for.
+func (m *Mount) tokenType(asked route.TokenType) token.Type {
+	switch m.Config.TokenType {
+	case "service":
+		return token.Service
+	case "batch":
+		return token.Batch
+	case "default-batch":
+		if asked == route.TokenService {
+			return token.Service
+		}
+		return token.Batch
+	}
+	if asked == route.TokenBatch {
+		return token.Batch
+	}
+	return token.Service
+}
+
+// CreateToken makes a token for package auth/token. e.Expires and the rest are
+// final.
+func (c *Core) CreateToken(ctx context.Context, e *token.Entry, id secret.String) (*token.Token, error) {
+	u, err := c.open()
+	if err != nil {
+		return nil, err
+	}
+	if e.Namespace == "" {
+		e.Namespace = token.RootNamespace
+	}
+	return u.tokens.Create(ctx, e, id, NamespaceLiveKey(e.Namespace))
+}
+
+// leaseOf is a token's time as an envelope says it.
+func leaseOf(t *token.Token) time.Duration {
+	if t.Expires.IsZero() {
+		return 0
+	}
+	return t.Expires.Sub(t.Created).Round(time.Second)
+}

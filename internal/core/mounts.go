@@ -1,0 +1,702 @@
+package core
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/leasehold/leasehold/internal/engine"
+	"github.com/leasehold/leasehold/internal/errs"
+	"github.com/leasehold/leasehold/internal/lease"
+	"github.com/leasehold/leasehold/internal/route"
+	"github.com/leasehold/leasehold/internal/storage"
+)
+
+// What is stored of mounts, and under which keys:
+//
+//	mount/<ns>/<id>        Mount, JSON; kept as a tombstone while it ends
+//	mountpath/<ns>/<path>  the id: the path is taken
+//	alive/m/<id>           lease.Alive, or lease.Ended
+//	m/<ns>/<id>/...        the engine's own slice
+const (
+	mountPrefix     = "mount/"
+	mountPathPrefix = "mountpath/"
+	mountLivePrefix = "alive/m/"
+	slicePrefix     = "m/"
+	mountVersion    = 1
+)
+
+// The classes of mounts.
+const (
+	ClassSecret = "secret"
+	ClassAuth   = "auth"
+)
+
+// Mount is one entry of the mount table as it is stored. Version 1.
+type Mount struct {
+	V           int               `json:"v"`
+	ID          string            `json:"id"`
+	Namespace   string            `json:"ns"`
+	Path        string            `json:"path"` // "database/", "auth/token/"
+	Class       string            `json:"class"`
+	Type        string            `json:"type"`
+	Accessor    string            `json:"acc"`
+	Description string            `json:"desc,omitempty"`
+	Options     map[string]string `json:"opt,omitempty"`
+	Config      MountConfig       `json:"conf"`
+	Local       bool              `json:"local,omitempty"`
+	SealWrap    bool              `json:"sw,omitempty"`
+	Former      []string          `json:"former,omitempty"` // paths whose leases still name it
+	Ending      time.Time         `json:"ending,omitzero"`  // removed; its leases are being revoked
+}
+
+// MountConfig is what tune changes. Zero durations take the server's.
+type MountConfig struct {
+	DefaultTTL            time.Duration `json:"dttl,omitempty"`
+	MaxTTL                time.Duration `json:"mttl,omitempty"`
+	ForceNoCache          bool          `json:"fnc,omitempty"`
+	ListingVisibility     string        `json:"lv,omitempty"`
+	AuditRequestKeys      []string      `json:"arq,omitempty"` // answered in the clear in the log
+	AuditResponseKeys     []string      `json:"ars,omitempty"`
+	PassthroughHeaders    []string      `json:"pth,omitempty"`
+	AllowedHeaders        []string      `json:"arh,omitempty"`
+	AllowedManagedKeys    []string      `json:"amk,omitempty"`
+	TokenType             string        `json:"tt,omitempty"`
+	PluginVersion         string        `json:"pv,omitempty"`
+	LockoutThreshold      uint64        `json:"lth,omitempty"`
+	LockoutDuration       time.Duration `json:"ldu,omitempty"`
+	LockoutCounterReset   time.Duration `json:"lcr,omitempty"`
+	LockoutDisable        bool          `json:"ldi,omitempty"`
+	DelegatedAuthAccesors []string      `json:"daa,omitempty"`
+}
+
+func (m *Mount) rowKey() string  { return mountPrefix + m.Namespace + "/" + m.ID }
+func (m *Mount) pathKey() string { return mountPathPrefix + m.Namespace + "/" + m.Path }
+func (m *Mount) slice() string   { return slicePrefix + m.Namespace + "/" + m.ID + "/" }
+
+// LiveKey is the mount's liveness key.
+func (m *Mount) LiveKey() string { return mountLivePrefix + m.ID }
+
+// Protected mounts are the server's own: they are neither made nor removed.
+func (m *Mount) Protected() bool { return protectedTypes[m.Class+"/"+m.Type] }
+
+var protectedTypes = map[string]bool{
+	"secret/system": true, "secret/cubbyhole": true, "secret/identity": true, "auth/token": true,
+}
+
+// mounted is a mount with its engine. It is never changed once it is in the
+// table; a tune makes another.
+type mounted struct {
+	Mount
+	engine engine.Engine // nil if it could not be made
+	err    error         // why not
+	table  *route.Table
+	kinds  map[string]lease.AnyKind
+	info   route.MountInfo
+	live   []string // liveness keys of what is issued here
+	cancel context.CancelFunc
+}
+
+// mountTable is one state of the table, never changed.
+type mountTable struct {
+	byPath map[string]*mounted // <ns>/<path>; those that route
+	byID   map[string]*mounted // tombstones too
+	depth  int                 // most segments of a path
+}
+
+// find is the mount whose path is the longest prefix of path, and the rest.
+func (t *mountTable) find(ns, path string) (*mounted, string) {
+	var best *mounted
+	end := 0
+	full := ns + "/" + path
+	at := len(ns) + 1
+	for range t.depth {
+		i := strings.IndexByte(full[at:], '/')
+		if i < 0 {
+			break
+		}
+		at += i + 1
+		if m := t.byPath[full[:at]]; m != nil {
+			best, end = m, at
+		}
+	}
+	if best == nil {
+		// "secret" without its slash is the mount's own path.
+		if m := t.byPath[full+"/"]; m != nil {
+			return m, ""
+		}
+		return nil, ""
+	}
+	return best, full[end:]
+}
+
+// mounts keeps the table of one unsealed server in step with the store.
+type mounts struct {
+	u     *unsealed
+	table atomic.Pointer[mountTable]
+	dirty atomic.Bool
+	mu    sync.Mutex // one loading at a time
+}
+
+// current is the table, loaded anew if the store has changed.
+func (ms *mounts) current(ctx context.Context) (*mountTable, error) {
+	if !ms.dirty.Load() {
+		return ms.table.Load(), nil
+	}
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	if !ms.dirty.Swap(false) {
+		return ms.table.Load(), nil
+	}
+	if err := ms.loadLocked(ctx); err != nil {
+		ms.dirty.Store(true)
+		return nil, fmt.Errorf("loading the mount table: %w", err)
+	}
+	return ms.table.Load(), nil
+}
+
+func (ms *mounts) loadLocked(ctx context.Context) error {
+	old := ms.table.Load()
+	next := &mountTable{byPath: map[string]*mounted{}, byID: map[string]*mounted{}}
+	var rows []*Mount
+	err := ms.u.store.View(ctx, func(v storage.View) error {
+		return v.Scan(mountPrefix, storage.PrefixEnd(mountPrefix), 0, func(key string, b []byte) bool {
+			m := new(Mount)
+			if err := json.Unmarshal(b, m); err != nil || m.V > mountVersion {
+				// Quarantined: this mount does not route, the others do.
+				ms.u.core.log.Error("a mount cannot be read; it is left out", "key", key, "error", err)
+				return true
+			}
+			rows = append(rows, m)
+			return true
+		})
+	})
+	if err != nil {
+		return err
+	}
+	for _, m := range rows {
+		var have *mounted
+		if old != nil {
+			have = old.byID[m.ID]
+		}
+		next.add(ms.u.load(m, have))
+	}
+	ms.table.Store(next)
+	if old != nil {
+		for id, m := range old.byID {
+			if n := next.byID[id]; n == nil || n.engine != m.engine {
+				m.close(ms.u)
+			}
+		}
+	}
+	return nil
+}
+
+func (t *mountTable) add(m *mounted) {
+	t.byID[m.ID] = m
+	if !m.Ending.IsZero() {
+		return
+	}
+	t.byPath[m.Namespace+"/"+m.Path] = m
+	t.depth = max(t.depth, strings.Count(m.Path, "/"))
+}
+
+// close ends an engine whose mount is gone or was made anew.
+func (m *mounted) close(u *unsealed) {
+	if m.cancel != nil {
+		m.cancel()
+	}
+	if c, ok := m.engine.(engine.Closer); ok {
+		if err := c.Close(); err != nil {
+			u.core.log.Warn("closing an engine", "mount", m.Path, "error", err)
+		}
+	}
+}
+
+// load makes the engine of a mount, or keeps the one it has where nothing that
+// the engine was given has changed.
+func (u *unsealed) load(m *Mount, have *mounted) *mounted {
+	n := &mounted{Mount: *m, live: []string{m.LiveKey(), NamespaceLiveKey(m.Namespace)}}
+	def, most := u.core.ttls(m.Config)
+	n.info = route.MountInfo{
+		Path: m.Path, Type: m.Type, ID: m.ID, Accessor: m.Accessor, Namespace: m.Namespace,
+		Options: m.Options, DefaultTTL: def, MaxTTL: most,
+	}
+	if have != nil && have.err == nil && maps.Equal(have.Options, m.Options) {
+		n.engine, n.table, n.kinds, n.cancel = have.engine, have.table, have.kinds, have.cancel
+		return n
+	}
+	n.table = route.NewTable()
+	factory, ok := u.core.cfg.Engines[m.Class+"/"+m.Type]
+	if !ok {
+		n.err = fmt.Errorf("this server has no %s engine of type %q", m.Class, m.Type)
+		u.core.log.Error("a mount has no engine", "mount", m.Path, "type", m.Type)
+		return n
+	}
+	ctx, cancel := context.WithCancel(u.ctx)
+	slice := m.slice()
+	e, err := factory(ctx, engine.Env{
+		MountID: m.ID, Namespace: m.Namespace, Type: m.Type, Options: m.Options,
+		Store: storage.Prefix(u.store, slice), Key: func(rel string) string { return slice + rel },
+		Lanes: u.lanes, Origin: u.origin, Now: u.core.cfg.Now, Rand: rand.Reader,
+		Log:      u.core.log.With("mount", m.Path),
+		Password: u.password, Fence: u.raiseFence, Leases: mountLeases{u},
+	})
+	if err != nil {
+		cancel()
+		n.err = err
+		u.core.log.Error("an engine could not be made; its mount answers errors", "mount", m.Path, "error", err)
+		return n
+	}
+	n.engine, n.cancel = e, cancel
+	e.Routes(n.table)
+	if l, ok := e.(engine.Leaser); ok {
+		n.kinds = map[string]lease.AnyKind{}
+		for _, k := range l.Kinds() {
+			n.kinds[lease.KindName(k)] = k
+		}
+	}
+	if s, ok := e.(engine.Starter); ok {
+		u.background(func() {
+			if err := s.Start(ctx); err != nil && ctx.Err() == nil {
+				u.core.log.Error("starting an engine", "mount", m.Path, "error", err)
+			}
+		})
+	}
+	return n
+}
+
+// mountLeases answers an engine's questions about its leases.
+type mountLeases struct{ u *unsealed }
+
+func (l mountLeases) OnTarget(ctx context.Context, target string) (bool, error) {
+	return l.u.leases.OnTarget(ctx, target)
+}
+
+// leaseKind finds a mount's kind of lease; ending mounts have theirs too.
+func (u *unsealed) leaseKind(mountID, kind string) (lease.AnyKind, bool) {
+	t, err := u.mounts.current(u.ctx)
+	if err != nil {
+		return nil, false
+	}
+	m := t.byID[mountID]
+	if m == nil {
+		return nil, false
+	}
+	k, ok := m.kinds[kind]
+	return k, ok
+}
+
+// leaseMounts gives the mounts whose path, now or formerly, is a prefix of
+// prefix or begins with it.
+func (u *unsealed) leaseMounts(ns, prefix string) []lease.Mount {
+	t, err := u.mounts.current(u.ctx)
+	if err != nil {
+		return nil
+	}
+	var out []lease.Mount
+	for _, m := range t.byID {
+		if m.Namespace != ns {
+			continue
+		}
+		for _, p := range append([]string{m.Path}, m.Former...) {
+			if strings.HasPrefix(p, prefix) || strings.HasPrefix(prefix, p) {
+				out = append(out, lease.Mount{Namespace: ns, ID: m.ID, Path: p})
+				break
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b lease.Mount) int { return strings.Compare(a.ID, b.ID) })
+	return out
+}
+
+// Mounts lists the mounts of a class in a namespace by path; those that end
+// are not there any more.
+func (c *Core) Mounts(ctx context.Context, ns, class string) ([]Mount, error) {
+	u, err := c.open()
+	if err != nil {
+		return nil, err
+	}
+	t, err := u.mounts.current(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var out []Mount
+	for _, m := range t.byPath {
+		if m.Namespace == ns && (class == "" || m.Class == class) {
+			out = append(out, m.Mount)
+		}
+	}
+	slices.SortFunc(out, func(a, b Mount) int { return strings.Compare(a.Path, b.Path) })
+	return out, nil
+}
+
+// MountAt is the mount at exactly path, or the one that a path belongs to.
+func (c *Core) MountAt(ctx context.Context, ns, path string, exact bool) (Mount, bool, error) {
+	u, err := c.open()
+	if err != nil {
+		return Mount{}, false, err
+	}
+	t, err := u.mounts.current(ctx)
+	if err != nil {
+		return Mount{}, false, err
+	}
+	var m *mounted
+	if exact {
+		m = t.byPath[ns+"/"+path]
+	} else {
+		m, _ = t.find(ns, path)
+	}
+	if m == nil {
+		return Mount{}, false, nil
+	}
+	return m.Mount, true, nil
+}
+
+// TTLs are the lease times that hold at a mount.
+func (c *Core) TTLs(m Mount) (def, most time.Duration) { return c.ttls(m.Config) }
+
+func (c *Core) ttls(conf MountConfig) (def, most time.Duration) {
+	def, most = c.cfg.DefaultTTL, c.cfg.MaxTTL
+	if conf.DefaultTTL > 0 {
+		def = conf.DefaultTTL
+	}
+	if conf.MaxTTL > 0 {
+		most = conf.MaxTTL
+	}
+	return min(def, most), most
+}
+
+// HasEngine reports whether mounts of a type can be made.
+func (c *Core) HasEngine(class, typ string) bool {
+	_, ok := c.cfg.Engines[class+"/"+typ]
+	return ok && !protectedTypes[class+"/"+typ]
+}
+
+// EngineTypes lists what can be mounted, by class.
+func (c *Core) EngineTypes(class string) []string {
+	var out []string
+	for k := range c.cfg.Engines {
+		if typ, ok := strings.CutPrefix(k, class+"/"); ok {
+			out = append(out, typ)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// AddMount makes a mount. Its path must be free, neither below nor above
+// another one. The id and accessor are filled in.
+func (c *Core) AddMount(ctx context.Context, m *Mount) error {
+	u, err := c.open()
+	if err != nil {
+		return err
+	}
+	if err := c.checkPath(m.Path, m.Class); err != nil {
+		return err
+	}
+	m.V, m.ID = mountVersion, newUUID()
+	m.Accessor = m.Type + "_" + m.ID[:8]
+	t, err := u.mounts.current(ctx)
+	if err != nil {
+		return err
+	}
+	if err := t.free(m.Namespace, m.Path); err != nil {
+		return err
+	}
+	_, err = u.store.Update(ctx, func(tx storage.Tx) error { return addMount(tx, m) })
+	if err != nil {
+		return fmt.Errorf("mounting: %w", err)
+	}
+	_, err = u.mounts.current(ctx)
+	return err
+}
+
+// free says why no mount can be made at path. Two requests for overlapping
+// paths at the same moment may both pass; the longer one then wins in routing,
+// as it does for mounts that were made one inside the other by Vault.
+func (t *mountTable) free(ns, path string) error {
+	for _, m := range t.byPath {
+		if m.Namespace == ns && (strings.HasPrefix(m.Path, path) || strings.HasPrefix(path, m.Path)) {
+			return errs.New(errs.Invalid, "path is already in use at %s", m.Path)
+		}
+	}
+	return nil
+}
+
+func addMount(tx storage.Tx, m *Mount) error {
+	if v, err := tx.Get(m.pathKey()); err != nil || v != nil {
+		if err == nil {
+			err = errs.New(errs.Invalid, "path is already in use at %s", m.Path)
+		}
+		return err
+	}
+	if err := tx.Put(m.pathKey(), []byte(m.ID)); err != nil {
+		return err
+	}
+	if err := tx.Put(m.LiveKey(), []byte(lease.Alive)); err != nil {
+		return err
+	}
+	return putMount(tx, m)
+}
+
+func putMount(tx storage.Tx, m *Mount) error {
+	b, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	return tx.Put(m.rowKey(), b)
+}
+
+func getMount(tx storage.Reader, ns, id string) (*Mount, error) {
+	b, err := tx.Get(mountPrefix + ns + "/" + id)
+	if err != nil || b == nil {
+		return nil, err
+	}
+	m := new(Mount)
+	if err := json.Unmarshal(b, m); err != nil {
+		return nil, fmt.Errorf("mount %s: %w", id, err)
+	}
+	return m, nil
+}
+
+func (c *Core) checkPath(path, class string) error {
+	rel := path
+	if class == ClassAuth {
+		rel = strings.TrimPrefix(path, "auth/")
+	}
+	if rel == "" || rel == "/" || !strings.HasSuffix(path, "/") {
+		return errs.New(errs.Invalid, "a mount needs a path")
+	}
+	if len(path) > 512 {
+		return errs.New(errs.Invalid, "the path is longer than 512 characters")
+	}
+	if class != ClassAuth {
+		for _, own := range []string{"sys/", "auth/", "identity/", "cubbyhole/", "audit/"} {
+			if strings.HasPrefix(path, own) {
+				return errs.New(errs.Invalid, "path %q is reserved by the server; choose another", own)
+			}
+		}
+	}
+	return nil
+}
+
+// TuneMount changes what change changes in the stored entry.
+func (c *Core) TuneMount(ctx context.Context, ns, path string, change func(*Mount) error) error {
+	u, err := c.open()
+	if err != nil {
+		return err
+	}
+	t, err := u.mounts.current(ctx)
+	if err != nil {
+		return err
+	}
+	m := t.byPath[ns+"/"+path]
+	if m == nil {
+		return errs.New(errs.Invalid, "no mount at %q", path)
+	}
+	_, err = u.store.Update(ctx, func(tx storage.Tx) error {
+		row, err := getMount(tx, ns, m.ID)
+		if err != nil {
+			return err
+		}
+		if row == nil || !row.Ending.IsZero() {
+			return errs.New(errs.Invalid, "no mount at %q", path)
+		}
+		if err := change(row); err != nil {
+			return err
+		}
+		return putMount(tx, row)
+	})
+	if err != nil {
+		return err
+	}
+	_, err = u.mounts.current(ctx)
+	return err
+}
+
+// MoveMount gives a mount another path. Its leases are revoked, as Vault does:
+// their ids name the old path.
+func (c *Core) MoveMount(ctx context.Context, ns, from, to string) error {
+	u, err := c.open()
+	if err != nil {
+		return err
+	}
+	t, err := u.mounts.current(ctx)
+	if err != nil {
+		return err
+	}
+	m := t.byPath[ns+"/"+from]
+	if m == nil {
+		return errs.New(errs.Invalid, "no matching mount at %q", from)
+	}
+	if m.Protected() {
+		return errs.New(errs.Invalid, "cannot remount %q: it is the server's own", from)
+	}
+	if err := c.checkPath(to, m.Class); err != nil {
+		return err
+	}
+	if strings.HasPrefix(to, "auth/") != (m.Class == ClassAuth) {
+		return errs.New(errs.Invalid, "cannot remount from %s to %s: auth methods stay under auth/, secrets engines outside it", from, to)
+	}
+	if err := t.free(ns, to); err != nil {
+		return err
+	}
+	_, err = u.store.Update(ctx, func(tx storage.Tx) error {
+		row, err := getMount(tx, ns, m.ID)
+		if err != nil || row == nil {
+			return err
+		}
+		if v, err := tx.Get(mountPathPrefix + ns + "/" + to); err != nil || v != nil {
+			if err == nil {
+				err = errs.New(errs.Invalid, "path is already in use at %s", to)
+			}
+			return err
+		}
+		if err := tx.Delete(row.pathKey()); err != nil {
+			return err
+		}
+		if !slices.Contains(row.Former, from) {
+			row.Former = append(row.Former, from)
+		}
+		row.Path = to
+		if err := tx.Put(row.pathKey(), []byte(row.ID)); err != nil {
+			return err
+		}
+		return putMount(tx, row)
+	})
+	if err != nil {
+		return fmt.Errorf("remounting: %w", err)
+	}
+	if err := u.leases.RevokeMount(ctx, lease.Mount{Namespace: ns, ID: m.ID, Path: from}); err != nil {
+		return err
+	}
+	_, err = u.mounts.current(ctx)
+	return err
+}
+
+// RemoveMount begins to end a mount: it is gone from routing at once, no lease
+// can be committed for it any more, and those that it has are revoked through
+// their lanes. Its configuration stays as a tombstone until they are gone.
+func (c *Core) RemoveMount(ctx context.Context, ns, path string) error {
+	u, err := c.open()
+	if err != nil {
+		return err
+	}
+	t, err := u.mounts.current(ctx)
+	if err != nil {
+		return err
+	}
+	m := t.byPath[ns+"/"+path]
+	if m == nil {
+		return nil
+	}
+	if m.Protected() {
+		return errs.New(errs.Invalid, "cannot unmount %q: it is the server's own", path)
+	}
+	_, err = u.store.Update(ctx, func(tx storage.Tx) error {
+		row, err := getMount(tx, ns, m.ID)
+		if err != nil || row == nil || !row.Ending.IsZero() {
+			return err
+		}
+		row.Ending = c.cfg.Now().Round(0)
+		if err := tx.Put(row.LiveKey(), []byte(lease.Ended)); err != nil {
+			return err
+		}
+		if err := tx.Delete(row.pathKey()); err != nil {
+			return err
+		}
+		return putMount(tx, row)
+	})
+	if err != nil {
+		return fmt.Errorf("unmounting: %w", err)
+	}
+	if _, err := u.mounts.current(ctx); err != nil {
+		return err
+	}
+	// From here on it is finished after a crash too: see sweepMounts.
+	return u.endMount(ctx, m.Mount)
+}
+
+// endMount makes a mount's leases due and, once none is left, deletes its data
+// and its tombstone. It is a sequence of idempotent steps.
+func (u *unsealed) endMount(ctx context.Context, m Mount) error {
+	for _, p := range append([]string{m.Path}, m.Former...) {
+		if err := u.leases.RevokeMount(ctx, lease.Mount{Namespace: m.Namespace, ID: m.ID, Path: p}); err != nil {
+			return err
+		}
+	}
+	n, err := u.leases.CountMount(ctx, m.ID)
+	if err != nil || n > 0 {
+		return err
+	}
+	if err := u.deletePrefix(ctx, m.slice()); err != nil {
+		return err
+	}
+	_, err = u.store.Update(ctx, func(tx storage.Tx) error {
+		if err := tx.Delete(m.LiveKey()); err != nil {
+			return err
+		}
+		return tx.Delete(m.rowKey())
+	})
+	return err
+}
+
+// sweepMounts finishes the mounts that are ending.
+func (u *unsealed) sweepMounts(ctx context.Context) {
+	t, err := u.mounts.current(ctx)
+	if err != nil {
+		return
+	}
+	for _, m := range t.byID {
+		if m.Ending.IsZero() {
+			continue
+		}
+		if err := u.endMount(ctx, m.Mount); err != nil && ctx.Err() == nil {
+			u.core.log.Error("ending a mount; it is tried again", "mount", m.Path, "error", err)
+		}
+	}
+}
+
+// deletePrefix deletes a range in pages.
+func (u *unsealed) deletePrefix(ctx context.Context, prefix string) error {
+	for {
+		var keys []string
+		err := u.store.View(ctx, func(v storage.View) error {
+			return v.Scan(prefix, storage.PrefixEnd(prefix), storage.MaxTxKeys, func(key string, _ []byte) bool {
+				keys = append(keys, key)
+				return true
+			})
+		})
+		if err != nil || len(keys) == 0 {
+			return err
+		}
+		_, err = u.store.Update(ctx, func(tx storage.Tx) error {
+			for _, k := range keys {
+				if err := tx.Delete(k); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func newUUID() string {
+	var b [16]byte
+	rand.Read(b[:])
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	h := hex.EncodeToString(b[:])
+	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
+}

@@ -1,0 +1,238 @@
+package core
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/leasehold/leasehold/internal/errs"
+	"github.com/leasehold/leasehold/internal/policy"
+	"github.com/leasehold/leasehold/internal/policy/password"
+	"github.com/leasehold/leasehold/internal/secret"
+	"github.com/leasehold/leasehold/internal/storage"
+	"github.com/leasehold/leasehold/internal/token"
+)
+
+// What is stored of policies, and under which keys:
+//
+//	policy/<ns>/<name>     PolicyRow, JSON
+//	pwpolicy/<ns>/<name>   PolicyRow, JSON: a password policy
+const (
+	policyPrefix   = "policy/"
+	passwordPrefix = "pwpolicy/"
+	policyVersion  = 1
+)
+
+// PolicyRow is a policy as it is stored. Version 1.
+type PolicyRow struct {
+	V        int       `json:"v"`
+	Name     string    `json:"name"`
+	Text     string    `json:"text"` // as it was written
+	Modified time.Time `json:"mod"`
+}
+
+// policies holds compiled policies and the sets that tokens share, both made
+// when they are first needed and dropped when a policy changes.
+type policies struct {
+	u *unsealed
+
+	mu      sync.RWMutex
+	parsed  map[string]*policy.Policy // <ns>/<name>; nil: there is none
+	sets    map[string]*policy.Set    // by token.Entry.PolicyKey
+	invalid storage.Revision
+}
+
+// mostSets bounds the sets in memory; past it they are made anew.
+const mostSets = 4096
+
+// set is what a token may do. A policy that cannot be read refuses its token.
+func (ps *policies) set(ctx context.Context, t *token.Token) (*policy.Set, error) {
+	return ps.setOf(ctx, t.Namespace, t.Policies, t.PolicyKey())
+}
+
+func (ps *policies) setOf(ctx context.Context, ns string, names []string, key string) (*policy.Set, error) {
+	ps.mu.RLock()
+	s := ps.sets[key]
+	ps.mu.RUnlock()
+	if s != nil {
+		return s, nil
+	}
+	list := make([]*policy.Policy, 0, len(names))
+	var rev storage.Revision
+	for i, name := range names {
+		if name == policy.RootName {
+			return policy.RootSet(), nil
+		}
+		p, r, err := ps.get(ctx, ns, name)
+		if err != nil {
+			return nil, errs.Wrap(errs.Denied, err, "permission denied: policy %q cannot be read; the server's log has the cause", name)
+		}
+		if i == 0 || r < rev {
+			rev = r
+		}
+		list = append(list, p)
+	}
+	s = policy.NewSet(list...)
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	if rev >= ps.invalid {
+		if ps.sets == nil || len(ps.sets) >= mostSets {
+			ps.sets = map[string]*policy.Set{}
+		}
+		ps.sets[key] = s
+	}
+	return s, nil
+}
+
+// get is one policy, nil when there is none, and the revision it was read at.
+func (ps *policies) get(ctx context.Context, ns, name string) (*policy.Policy, storage.Revision, error) {
+	key := ns + "/" + name
+	ps.mu.RLock()
+	p, ok := ps.parsed[key]
+	rev := ps.invalid
+	ps.mu.RUnlock()
+	if ok {
+		return p, rev, nil
+	}
+	row, rev, err := ps.read(ctx, policyPrefix, ns, name)
+	if err != nil {
+		return nil, 0, err
+	}
+	if row != nil {
+		if p, err = policy.Parse(name, row.Text); err != nil {
+			return nil, 0, err
+		}
+	}
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	if rev >= ps.invalid {
+		if ps.parsed == nil || len(ps.parsed) >= mostSets {
+			ps.parsed = map[string]*policy.Policy{}
+		}
+		ps.parsed[key] = p
+	}
+	return p, rev, nil
+}
+
+func (ps *policies) read(ctx context.Context, prefix, ns, name string) (row *PolicyRow, rev storage.Revision, err error) {
+	err = ps.u.store.View(ctx, func(v storage.View) error {
+		rev = v.Revision()
+		b, err := v.Get(prefix + ns + "/" + name)
+		if err != nil || b == nil {
+			return err
+		}
+		row = new(PolicyRow)
+		return json.Unmarshal(b, row)
+	})
+	return row, rev, err
+}
+
+// changed drops what a written policy may be part of.
+func (ps *policies) changed(key string, rev storage.Revision) {
+	if strings.HasPrefix(key, policyPrefix) {
+		ps.drop(rev)
+	}
+}
+
+func (ps *policies) drop(rev storage.Revision) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	ps.parsed, ps.sets, ps.invalid = nil, nil, max(ps.invalid, rev)
+}
+
+// PolicyKind tells ACL policies from password policies.
+type PolicyKind string
+
+// The kinds.
+const (
+	ACLPolicy      PolicyKind = policyPrefix
+	PasswordPolicy PolicyKind = passwordPrefix
+)
+
+// Policy reads a stored policy: nil when there is none.
+func (c *Core) Policy(ctx context.Context, kind PolicyKind, ns, name string) (*PolicyRow, error) {
+	u, err := c.open()
+	if err != nil {
+		return nil, err
+	}
+	row, _, err := u.policies.read(ctx, string(kind), ns, policy.CleanName(name))
+	return row, err
+}
+
+// PolicyNames lists the stored policies of a kind, in order.
+func (c *Core) PolicyNames(ctx context.Context, kind PolicyKind, ns string) (names []string, err error) {
+	u, err := c.open()
+	if err != nil {
+		return nil, err
+	}
+	prefix := string(kind) + ns + "/"
+	err = u.store.View(ctx, func(v storage.View) error {
+		return v.Scan(prefix, storage.PrefixEnd(prefix), 0, func(key string, _ []byte) bool {
+			names = append(names, key[len(prefix):])
+			return true
+		})
+	})
+	return names, err
+}
+
+// WritePolicy stores a policy that was parsed before. The name is a clean one.
+func (c *Core) WritePolicy(ctx context.Context, kind PolicyKind, ns, name, text string) error {
+	u, err := c.open()
+	if err != nil {
+		return err
+	}
+	b, err := json.Marshal(PolicyRow{V: policyVersion, Name: name, Text: text, Modified: c.cfg.Now().Round(0)})
+	if err != nil {
+		return err
+	}
+	if len(name) == 0 || len(name) > 512 || strings.Contains(name, "/") {
+		return errs.New(errs.Invalid, "a policy name has 1 to 512 characters and no slash")
+	}
+	_, err = u.store.Update(ctx, func(tx storage.Tx) error {
+		return tx.Put(string(kind)+ns+"/"+name, b)
+	})
+	return err
+}
+
+// DeletePolicy removes a policy; what is not there is no error.
+func (c *Core) DeletePolicy(ctx context.Context, kind PolicyKind, ns, name string) error {
+	u, err := c.open()
+	if err != nil {
+		return err
+	}
+	_, err = u.store.Update(ctx, func(tx storage.Tx) error {
+		return tx.Delete(string(kind) + ns + "/" + policy.CleanName(name))
+	})
+	return err
+}
+
+// SetOf is what a token with these policies may do, for the endpoints that
+// tell capabilities.
+func (c *Core) SetOf(ctx context.Context, e *token.Entry) (*policy.Set, error) {
+	u, err := c.open()
+	if err != nil {
+		return nil, err
+	}
+	return u.policies.setOf(ctx, e.Namespace, e.Policies, e.PolicyKey())
+}
+
+// password draws a password by a stored policy, or by the default one where
+// name is empty.
+func (u *unsealed) password(ctx context.Context, name string) (secret.String, error) {
+	p := password.Default()
+	if name != "" {
+		row, _, err := u.policies.read(ctx, passwordPrefix, token.RootNamespace, name)
+		if err != nil {
+			return secret.String{}, err
+		}
+		if row == nil {
+			return secret.String{}, errs.New(errs.Invalid, "there is no password policy %q; write it at sys/policies/password/%s", name, name)
+		}
+		if p, err = password.Parse(row.Text); err != nil {
+			return secret.String{}, err
+		}
+	}
+	return p.Generate()
+}
