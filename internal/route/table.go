@@ -37,8 +37,9 @@ func (p *Params) list() []wire.Param { return p.kv[:p.n] }
 //
 // A pattern is segments between slashes: a literal, {name} for exactly one
 // segment, or at the end {name...} for the rest, which may hold slashes and
-// has at least one character ({name...?}: may be empty). A literal wins over
-// {name}, and that over the rest.
+// has at least one character ({name...?}: may be empty). Literals may follow
+// the rest: {path...}/tune takes what ends in them. A literal wins over {name},
+// that over a rest with an end, and that over the bare rest.
 type Table struct {
 	root node
 	all  []*Endpoint
@@ -49,10 +50,16 @@ func NewTable() *Table { return &Table{} }
 
 type node struct {
 	literals []child
-	param    *node // what follows a {name}
-	ends     leaf  // patterns that end here
-	rest     leaf  // patterns with a {name...} here
-	restOpt  bool  // its rest may be empty
+	param    *node  // what follows a {name}
+	ends     leaf   // patterns that end here
+	tails    []tail // patterns with a {name...} here and literals after it
+	rest     leaf   // patterns with a {name...} here
+}
+
+// tail is what follows a rest: "/tune".
+type tail struct {
+	suffix string
+	ends   leaf
 }
 
 type child struct {
@@ -98,10 +105,10 @@ func (t *Table) add(e *Endpoint, opts []Option) {
 		base, rest := strings.CutSuffix(name, "...")
 		b.names = append(b.names, base)
 		if rest {
-			if i != len(segments)-1 {
-				panic(fmt.Sprintf("route: %q: the rest must come last", e.Pattern))
-			}
 			into = &n.rest
+			if after := segments[i+1:]; len(after) > 0 {
+				into = n.tail(e.Pattern, "/"+strings.Join(after, "/"))
+			}
 			break
 		}
 		if n.param == nil {
@@ -118,6 +125,19 @@ func (t *Table) add(e *Endpoint, opts []Option) {
 	}
 	into[e.Op] = b
 	t.all = append(t.all, e)
+}
+
+func (n *node) tail(pattern, suffix string) *leaf {
+	if strings.ContainsAny(suffix, "{}") {
+		panic(fmt.Sprintf("route: %q: only literals can follow the rest", pattern))
+	}
+	for i := range n.tails {
+		if n.tails[i].suffix == suffix {
+			return &n.tails[i].ends
+		}
+	}
+	n.tails = append(n.tails, tail{suffix: suffix})
+	return &n.tails[len(n.tails)-1].ends
 }
 
 func (n *node) literal(s string) *node {
@@ -202,6 +222,15 @@ func (m *match) walk(n *node, path string, done bool, depth int) *bound {
 		m.values[depth] = segment
 		if b := m.walk(n.param, rest, !more, depth+1); b != nil {
 			return b
+		}
+	}
+	for i := range n.tails {
+		t := &n.tails[i]
+		if base, ok := strings.CutSuffix(path, t.suffix); ok && base != "" {
+			if b := m.pick(&t.ends); b != nil {
+				m.values[depth] = base
+				return b
+			}
 		}
 	}
 	b := m.pick(&n.rest)
