@@ -1,0 +1,539 @@
+package lease_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/leasehold/leasehold/internal/errs"
+	"github.com/leasehold/leasehold/internal/lane"
+	"github.com/leasehold/leasehold/internal/lease"
+	"github.com/leasehold/leasehold/internal/storage"
+	"github.com/leasehold/leasehold/internal/storage/mem"
+)
+
+// ref is what the fake target needs to end a login.
+type ref struct{ User string }
+
+// target is a foreign system that behaves: logins with marks, and faults that
+// a test switches on.
+type target struct {
+	mu     sync.Mutex
+	logins map[string]string // user → mark
+	down   error             // every call fails with it
+	refuse map[string]error  // dropping this user fails
+	renews int
+	drops  int
+}
+
+func (g *target) create(user, mark string) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.down != nil {
+		return lane.ConnFault(g.down)
+	}
+	if _, ok := g.logins[user]; ok {
+		return lease.ErrNameTaken
+	}
+	g.logins[user] = mark
+	return nil
+}
+
+func (g *target) end(_ context.Context, _ string, items []*lease.Ending[ref]) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, it := range items {
+		mark, ok := g.logins[it.Ref.User]
+		switch {
+		case g.down != nil:
+			it.Done(lane.ConnFault(g.down))
+		case g.refuse[it.Ref.User] != nil:
+			it.Done(g.refuse[it.Ref.User])
+		case !ok:
+			it.Done(lease.ErrAbsent)
+		case mark != it.Mark:
+			it.Done(lease.ErrNameTaken)
+		default:
+			it.Disabled()
+			delete(g.logins, it.Ref.User)
+			g.drops++
+			it.Done(nil)
+		}
+	}
+}
+
+func (g *target) set(f func()) { g.mu.Lock(); f(); g.mu.Unlock() }
+
+func (g *target) has(user string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	_, ok := g.logins[user]
+	return ok
+}
+
+const (
+	ns     = "root"
+	owner  = "root/tokenhash"
+	liveOf = "alive/t/root/tokenhash"
+)
+
+type rig struct {
+	t      *testing.T
+	db     storage.Backend
+	lanes  *lane.Set
+	store  *lease.Store
+	kind   *lease.Kind[ref]
+	target *target
+	fenced bool
+	stop   func()
+}
+
+var mount = lease.Mount{Namespace: ns, ID: "m1", Path: "database/"}
+
+func newRig(t *testing.T) *rig {
+	r := &rig{t: t, db: mem.New(), target: &target{logins: map[string]string{}, refuse: map[string]error{}}}
+	r.kind = &lease.Kind[ref]{Name: "user", Version: 1, End: r.target.end}
+	r.kind.Renew = func(context.Context, string, ref, string, time.Time) error {
+		r.target.set(func() { r.target.renews++ })
+		return r.target.down
+	}
+	handlers := map[string]lane.Handler{}
+	r.lanes = lane.New(lane.Config{Store: r.db, Handlers: handlers, Held: func() bool { return r.fenced }})
+	r.store = lease.New(lease.Config{
+		Store: r.db, Lanes: r.lanes, Origin: lease.Origin{Instance: "inst", Epoch: 3},
+		Hash:   func(s string) [32]byte { return sha256.Sum256([]byte("key" + s)) },
+		Kind:   func(m, k string) (lease.AnyKind, bool) { return r.kind, m == "m1" && k == "user" },
+		Mounts: func(_, p string) []lease.Mount { return []lease.Mount{mount} },
+		Alive: func(ctx context.Context, _, key string) (bool, error) {
+			alive := false
+			err := r.db.View(ctx, func(v storage.View) error {
+				b, err := v.Get("alive/t/" + key)
+				alive = string(b) == lease.Alive
+				return err
+			})
+			return alive, err
+		},
+		Fenced: func() bool { return r.fenced },
+	})
+	handlers[lease.DueKind] = r.store.Handler()
+	r.put(liveOf, lease.Alive)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := r.lanes.Run(ctx); err != nil {
+			t.Errorf("Run = %v", err)
+		}
+	}()
+	r.stop = func() { cancel(); <-done }
+	return r
+}
+
+func (r *rig) put(key, value string) {
+	r.t.Helper()
+	_, err := r.db.Update(context.Background(), func(tx storage.Tx) error { return tx.Put(key, []byte(value)) })
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// left counts the keys under a prefix.
+func (r *rig) left(prefix string) (n int) {
+	r.t.Helper()
+	err := r.db.View(context.Background(), func(v storage.View) error {
+		return v.Scan(prefix, storage.PrefixEnd(prefix), 0, func(string, []byte) bool { n++; return true })
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return n
+}
+
+func (r *rig) draft() *lease.Draft { return r.store.Draft("database/creds/app") }
+
+// issue walks a lease through the four steps. make is nil for a creation that
+// works.
+func (r *rig) issue(d *lease.Draft, user string, ttl time.Duration, mk func(ctx context.Context, m lease.Made) error) (*lease.Issued, error) {
+	plan, err := lease.Erase(r.kind, lease.Grant[ref, string]{
+		Target: "conn-1", Ref: ref{User: user}, Names: []string{"id/" + user}, Group: "app",
+		Make: func(ctx context.Context, m lease.Made) (string, error) {
+			return user, r.lanes.Create(ctx, "conn-1", func(ctx context.Context) error {
+				if mk != nil {
+					return mk(ctx, m)
+				}
+				return r.target.create(user, m.Mark)
+			})
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	h := lease.Holder{Namespace: ns, Mount: mount, Owner: owner, Live: []string{liveOf}}
+	l, err := r.store.Commit(r.t.Context(), d, h, plan, ttl, 24*time.Hour)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := r.store.Make(r.t.Context(), l); err != nil {
+		return l, err
+	}
+	return l, r.store.Confirm(r.t.Context(), l)
+}
+
+func (r *rig) mustIssue(user string, ttl time.Duration) *lease.Issued {
+	r.t.Helper()
+	l, err := r.issue(r.draft(), user, ttl, nil)
+	if err != nil {
+		r.t.Fatalf("issue(%q) = %v", user, err)
+	}
+	return l
+}
+
+// nothingLeft fails unless every row of every lease is gone.
+func (r *rig) nothingLeft() {
+	r.t.Helper()
+	for _, p := range []string{"lease/", "due/", "own/", "name/", "count/"} {
+		if n := r.left(p); n != 0 {
+			r.t.Errorf("%d keys left under %s", n, p)
+		}
+	}
+}
+
+func run(t *testing.T, f func(r *rig)) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		defer r.stop()
+		f(r)
+	})
+}
+
+func TestExpires(t *testing.T) {
+	run(t, func(r *rig) {
+		l := r.mustIssue("alice", time.Hour)
+		if _, err := r.store.Lookup(r.t.Context(), ns, l.ID); err != nil {
+			t.Fatalf("Lookup = %v", err)
+		}
+		if n, err := r.store.CountGroup(r.t.Context(), "m1", "app"); n != 1 || err != nil {
+			t.Errorf("CountGroup = %d, %v, want 1", n, err)
+		}
+		time.Sleep(time.Hour + time.Second)
+		synctest.Wait()
+		if r.target.has("alice") {
+			t.Error("the login outlived its lease")
+		}
+		if _, err := r.store.Lookup(r.t.Context(), ns, l.ID); !errs.Is(err, errs.Invalid) {
+			t.Errorf("Lookup after expiry = %v, want Invalid", err)
+		}
+		r.nothingLeft()
+	})
+}
+
+func TestRenewMovesExpiry(t *testing.T) {
+	run(t, func(r *rig) {
+		l := r.mustIssue("alice", time.Hour)
+		time.Sleep(50 * time.Minute)
+		got, err := r.store.Renew(r.t.Context(), ns, l.ID, 2*time.Hour)
+		if err != nil || got.TTL != 2*time.Hour || got.Capped {
+			t.Fatalf("Renew = %v %v, %v", got.TTL, got.Capped, err)
+		}
+		time.Sleep(time.Hour)
+		if !r.target.has("alice") {
+			t.Fatal("a renewed login was dropped")
+		}
+		got, err = r.store.Renew(r.t.Context(), ns, l.ID, 48*time.Hour)
+		if err != nil || !got.Capped {
+			t.Fatalf("Renew past the maximum = capped %v, %v", got.Capped, err)
+		}
+		time.Sleep(24 * time.Hour)
+		synctest.Wait()
+		if r.target.has("alice") {
+			t.Error("the login outlived its maximum")
+		}
+		r.nothingLeft()
+	})
+}
+
+func TestRevoke(t *testing.T) {
+	for _, sync := range []bool{false, true} {
+		t.Run(fmt.Sprint("sync=", sync), func(t *testing.T) {
+			run(t, func(r *rig) {
+				l := r.mustIssue("alice", time.Hour)
+				p, err := r.store.Revoke(r.t.Context(), ns, l.ID, lease.Revoked, sync)
+				if err != nil || p.Cleaning {
+					t.Fatalf("Revoke = %+v, %v", p, err)
+				}
+				if r.target.has("alice") {
+					t.Error("the login is still there")
+				}
+				if p, err := r.store.Revoke(r.t.Context(), ns, l.ID, lease.Revoked, sync); err != nil || p.Cleaning {
+					t.Errorf("Revoke of a gone lease = %+v, %v", p, err)
+				}
+				synctest.Wait()
+				r.nothingLeft()
+			})
+		})
+	}
+}
+
+func TestFailedMakeLeavesNothing(t *testing.T) {
+	run(t, func(r *rig) {
+		boom := errs.New(errs.Invalid, "the role's SQL is wrong")
+		_, err := r.issue(r.draft(), "alice", time.Hour, func(context.Context, lease.Made) error { return boom })
+		if !errors.Is(err, boom) {
+			t.Fatalf("issue = %v, want %v", err, boom)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		r.nothingLeft()
+	})
+}
+
+// A creation whose end is unknown may land until make_by. Whenever it does, its
+// login goes.
+func TestUnknownMakeLandsLate(t *testing.T) {
+	for _, late := range []time.Duration{0, time.Second, lease.DefaultLimit - time.Second} {
+		t.Run(late.String(), func(t *testing.T) {
+			run(t, func(r *rig) {
+				_, err := r.issue(r.draft(), "alice", time.Hour, func(_ context.Context, m lease.Made) error {
+					go func() {
+						time.Sleep(late)
+						if err := r.target.create("alice", m.Mark); err != nil {
+							t.Errorf("create = %v", err)
+						}
+					}()
+					return fmt.Errorf("connection cut at COMMIT: %w", lease.ErrUnknown)
+				})
+				if !errors.Is(err, lease.ErrUnknown) {
+					t.Fatalf("issue = %v", err)
+				}
+				time.Sleep(lease.DefaultLimit - time.Millisecond)
+				synctest.Wait()
+				if r.left("lease/") != 1 {
+					t.Error("the lease went before its creation could no longer land")
+				}
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				if r.target.has("alice") {
+					t.Error("a late creation outlived its lease")
+				}
+				r.nothingLeft()
+			})
+		})
+	}
+}
+
+// A lease that is revoked while its credential is being made: the caller gets
+// an error and the login goes, in whichever order the two happen.
+func TestRevokedWhileMaking(t *testing.T) {
+	for _, when := range []string{"before", "after"} {
+		t.Run(when, func(t *testing.T) {
+			run(t, func(r *rig) {
+				d := r.draft()
+				_, err := r.issue(d, "alice", time.Hour, func(ctx context.Context, m lease.Made) error {
+					if when == "after" {
+						if err := r.target.create("alice", m.Mark); err != nil {
+							return err
+						}
+					}
+					if _, err := r.store.Revoke(ctx, ns, d.ID(), lease.Revoked, true); err != nil {
+						t.Errorf("Revoke = %v", err)
+					}
+					if when == "before" {
+						return r.target.create("alice", m.Mark)
+					}
+					return nil
+				})
+				if !errs.Is(err, errs.Denied) {
+					t.Errorf("issue = %v, want Denied", err)
+				}
+				time.Sleep(2 * lease.DefaultLimit)
+				synctest.Wait()
+				if r.target.has("alice") {
+					t.Error("the login is still there")
+				}
+				r.nothingLeft()
+			})
+		})
+	}
+}
+
+func TestCommitNeedsLiveOwner(t *testing.T) {
+	run(t, func(r *rig) {
+		r.put(liveOf, lease.Ended)
+		_, err := r.issue(r.draft(), "alice", time.Hour, nil)
+		if !errors.Is(err, lease.ErrNotLive) {
+			t.Errorf("issue = %v, want ErrNotLive", err)
+		}
+		if r.target.has("alice") {
+			t.Error("a login was made for an ended token")
+		}
+		r.nothingLeft()
+	})
+}
+
+// What a token owns reads as ended from its mark on, and is ended by the walk.
+func TestOwnerEnds(t *testing.T) {
+	run(t, func(r *rig) {
+		var ids []lease.ID
+		for i := range 30 {
+			ids = append(ids, r.mustIssue(fmt.Sprint("user", i), time.Hour).ID)
+		}
+		r.put(liveOf, lease.Ended)
+		if _, err := r.store.Lookup(r.t.Context(), ns, ids[7]); !errs.Is(err, errs.Invalid) {
+			t.Errorf("Lookup under an ended token = %v, want Invalid", err)
+		}
+		if err := r.store.RevokeOwned(r.t.Context(), ns, owner); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		r.nothingLeft()
+	})
+}
+
+func TestNameClash(t *testing.T) {
+	run(t, func(r *rig) {
+		r.mustIssue("alice", time.Hour)
+		_, err := r.issue(r.draft(), "alice", time.Hour, nil)
+		if !lease.IsNameClash(err) {
+			t.Errorf("issue of a reserved name = %v, want a name clash", err)
+		}
+	})
+}
+
+// A login of the same name that is not ours is never touched.
+func TestForeignLoginIsLeftAlone(t *testing.T) {
+	run(t, func(r *rig) {
+		if err := r.target.create("alice", "a human made this"); err != nil {
+			t.Fatal(err)
+		}
+		_, err := r.issue(r.draft(), "alice", time.Hour, nil)
+		if !errors.Is(err, lease.ErrNameTaken) {
+			t.Errorf("issue = %v, want ErrNameTaken", err)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if !r.target.has("alice") {
+			t.Error("a login that is not ours was dropped")
+		}
+		r.nothingLeft()
+	})
+}
+
+// While a target is down its leases wait without being written to, and go once
+// it is back.
+func TestTargetDownAndBack(t *testing.T) {
+	run(t, func(r *rig) {
+		for i := range 40 {
+			r.mustIssue(fmt.Sprint("user", i), time.Hour)
+		}
+		r.target.set(func() { r.target.down = errors.New("connection refused") })
+		time.Sleep(2 * time.Hour)
+		if st := r.lanes.Status("conn-1"); !st.Open || !strings.Contains(st.LastError, "refused") {
+			t.Errorf("Status = %+v, want an open breaker with its error", st)
+		}
+		if err := r.lanes.Ready("conn-1"); !errs.Is(err, errs.Upstream) {
+			t.Errorf("Ready = %v, want Upstream", err)
+		}
+		if list, _, err := r.store.List(r.t.Context(), ns, lease.Query{}); err != nil || len(list) != 40 || list[0].Error == "" && list[39].Error == "" {
+			t.Errorf("List = %d leases, %v, want 40 with the target's error", len(list), err)
+		}
+		r.target.set(func() { r.target.down = nil })
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		r.nothingLeft()
+	})
+}
+
+// One that the target refuses becomes irrevocable, stands in nobody's way, and
+// can be forgotten by force.
+func TestIrrevocable(t *testing.T) {
+	run(t, func(r *rig) {
+		bad := r.mustIssue("bad", time.Hour)
+		r.target.refuse["bad"] = errors.New("role owns objects")
+		for i := range 20 {
+			r.mustIssue(fmt.Sprint("user", i), time.Hour)
+		}
+		time.Sleep(time.Hour + 10*time.Minute)
+		synctest.Wait()
+		if n := r.left("lease/"); n != 1 {
+			t.Errorf("%d leases left, want only the bad one", n)
+		}
+		list, _, err := r.store.List(r.t.Context(), ns, lease.Query{Irrevocable: true})
+		if err != nil || len(list) != 1 || list[0].ID != bad.ID || !strings.Contains(list[0].Error, "owns objects") {
+			t.Fatalf("List irrevocable = %+v, %v", list, err)
+		}
+		if _, err := r.store.RevokePrefix(r.t.Context(), ns, "database/creds/app", lease.Forced, true); err != nil {
+			t.Fatalf("RevokePrefix by force = %v", err)
+		}
+		synctest.Wait()
+		r.nothingLeft()
+	})
+}
+
+func TestRevokePrefix(t *testing.T) {
+	run(t, func(r *rig) {
+		for i := range 1100 {
+			r.mustIssue(fmt.Sprint("user", i), time.Hour)
+		}
+		p, err := r.store.RevokePrefix(r.t.Context(), ns, "database/", lease.Revoked, true)
+		if err != nil || p.Cleaning {
+			t.Fatalf("RevokePrefix = %+v, %v", p, err)
+		}
+		if n := len(r.target.logins); n != 0 {
+			t.Errorf("%d logins left", n)
+		}
+		synctest.Wait()
+		r.nothingLeft()
+	})
+}
+
+// Behind a fence nothing expires; explicit revocation goes on; lifting it lets
+// everything go.
+func TestFence(t *testing.T) {
+	run(t, func(r *rig) {
+		for i := range 50 {
+			r.mustIssue(fmt.Sprint("user", i), time.Hour)
+		}
+		late := r.mustIssue("late", 3*time.Hour)
+		r.fenced = true
+		time.Sleep(2 * time.Hour)
+		synctest.Wait()
+		if n := r.left("lease/"); n != 51 {
+			t.Fatalf("%d leases behind the fence, want 51", n)
+		}
+		if _, err := r.store.Revoke(r.t.Context(), ns, late.ID, lease.Revoked, true); err != nil {
+			t.Fatalf("Revoke behind the fence = %v", err)
+		}
+		r.fenced = false
+		r.lanes.Resume()
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		r.nothingLeft()
+	})
+}
+
+// What is due when a process starts is found by seeks, and ended.
+func TestStartsFromTheStore(t *testing.T) {
+	run(t, func(r *rig) {
+		for i := range 100 {
+			r.mustIssue(fmt.Sprint("user", i), time.Hour)
+		}
+		r.stop()
+		time.Sleep(2 * time.Hour)
+		ctx, cancel := context.WithCancel(context.Background())
+		again := lane.New(lane.Config{Store: r.db, Handlers: map[string]lane.Handler{lease.DueKind: r.store.Handler()}})
+		done := make(chan error)
+		go func() { done <- again.Run(ctx) }()
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		cancel()
+		<-done
+		r.nothingLeft()
+	})
+}
