@@ -10,10 +10,10 @@ import (
 // ResultantACL is a whole Set as sys/internal/ui/resultant-acl answers it.
 type ResultantACL struct {
 	Root bool `json:"root"`
-	// Paths of rules; nil for root. In GlobPaths the paths without a + stand
+	// Paths of rules; none for root. In GlobPaths the paths without a + stand
 	// without their asterisk, as prefixes; those with one as they are written.
-	ExactPaths map[string]PathACL `json:"exact_paths,omitzero"`
-	GlobPaths  map[string]PathACL `json:"glob_paths,omitzero"`
+	ExactPaths map[string]PathACL `json:"exact_paths"`
+	GlobPaths  map[string]PathACL `json:"glob_paths"`
 }
 
 // PathACL is what is granted on one path. TTLs are whole seconds.
@@ -28,10 +28,7 @@ type PathACL struct {
 
 // ResultantACL lists what the Set grants, for user interfaces.
 func (s *Set) ResultantACL() ResultantACL {
-	if s.root {
-		return ResultantACL{Root: true}
-	}
-	r := ResultantACL{ExactPaths: map[string]PathACL{}, GlobPaths: map[string]PathACL{}}
+	r := ResultantACL{Root: s.root, ExactPaths: map[string]PathACL{}, GlobPaths: map[string]PathACL{}}
 	for _, x := range []*index{s.shared, s.bound} {
 		if x == nil {
 			continue
