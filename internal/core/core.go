@@ -19,12 +19,14 @@ import (
 	"time"
 
 	"github.com/leasehold/leasehold/internal/audit"
+	"github.com/leasehold/leasehold/internal/audit/outbox"
 	"github.com/leasehold/leasehold/internal/barrier"
 	"github.com/leasehold/leasehold/internal/engine"
 	"github.com/leasehold/leasehold/internal/errs"
 	"github.com/leasehold/leasehold/internal/lane"
 	"github.com/leasehold/leasehold/internal/lease"
 	"github.com/leasehold/leasehold/internal/route"
+	"github.com/leasehold/leasehold/internal/secret"
 	"github.com/leasehold/leasehold/internal/storage"
 	"github.com/leasehold/leasehold/internal/token"
 )
@@ -41,13 +43,12 @@ type Config struct {
 	// Seal says how the root key is kept. Zero: Shamir shares only.
 	Seal SealConfig
 	// Devices makes an audit device of a type and its options.
-	Devices func(typ string, options map[string]string) (audit.Device, error)
+	Devices func(typ string, options map[string]string, salt secret.String) (MadeDevice, error)
 	// DefaultTTL and MaxTTL of leases and tokens; zero takes 768h.
 	DefaultTTL, MaxTTL time.Duration
 	// MaxGap is how long the server may have been stopped before expiry is
 	// fenced at start; zero takes 30 days, negative never fences.
 	MaxGap time.Duration
-	// NoKV leaves out the KV engine at secret/ when a dev server initialises.
 	Now func() time.Time
 	Log *slog.Logger
 }
@@ -63,10 +64,8 @@ type Core struct {
 	stateMu sync.Mutex
 	seal    sealState
 	started time.Time
-	closing atomic.Bool
 
 	inflight inflight
-	metrics  Metrics
 }
 
 // New makes a sealed core. Nothing is read before it is used.
@@ -104,6 +103,7 @@ type unsealed struct {
 	leases   *lease.Store
 	lanes    *lane.Set
 	broker   *audit.Broker
+	outbox   *outbox.Outbox
 	auditing auditing
 	fence    fence
 
@@ -114,6 +114,9 @@ type unsealed struct {
 
 	wg sync.WaitGroup // background work
 }
+
+// noID lets a token's text be drawn.
+var noID secret.String
 
 // ErrSealed is the answer of everything that needs the keys while sealed.
 var ErrSealed = errs.New(errs.Unavailable, "Vault is sealed: unseal this Leasehold server first, with `leasehold operator unseal`")

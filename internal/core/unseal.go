@@ -1,0 +1,279 @@
+package core
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/leasehold/leasehold/internal/audit"
+	"github.com/leasehold/leasehold/internal/audit/outbox"
+	"github.com/leasehold/leasehold/internal/barrier"
+	"github.com/leasehold/leasehold/internal/lane"
+	"github.com/leasehold/leasehold/internal/lease"
+	"github.com/leasehold/leasehold/internal/policy"
+	"github.com/leasehold/leasehold/internal/storage"
+	"github.com/leasehold/leasehold/internal/token"
+)
+
+// makeOpen builds everything that exists while unsealed, on the root key, and
+// opens it for requests. Nothing is loaded but the mount table, the audit
+// devices and one entry per lane: its cost does not grow with the leases.
+func (c *Core) makeOpen(ctx context.Context, root []byte) (err error) {
+	b, err := barrier.Open(ctx, c.cfg.Store, root, c.cfg.Now)
+	if err != nil {
+		return err
+	}
+	uctx, cancel := context.WithCancel(context.Background())
+	u := &unsealed{core: c, ctx: uctx, cancel: cancel, store: b, drained: make(chan struct{}, 1)}
+	defer func() {
+		if err != nil {
+			cancel()
+			u.wg.Wait()
+			err = errors.Join(err, b.Close())
+		}
+	}()
+	if err := u.startClock(ctx); err != nil {
+		return fmt.Errorf("reading the clock: %w", err)
+	}
+	leaseHash, err1 := b.KeyedHash("lease")
+	tokenHash, err2 := b.KeyedHash("token")
+	if err := errors.Join(err1, err2); err != nil {
+		return err
+	}
+	u.broker = audit.NewBroker(c.log)
+	u.outbox = outbox.New(outbox.Config{Store: b, Sink: u.broker, Log: c.log, Now: c.cfg.Now})
+	handlers := map[string]lane.Handler{}
+	u.lanes = lane.New(lane.Config{Store: b, Handlers: handlers, Held: u.fence.up.Load, Now: c.cfg.Now, Log: c.log})
+	u.leases = lease.New(lease.Config{
+		Store: b, Lanes: u.lanes, Origin: u.origin, Hash: leaseHash, Kind: u.leaseKind, Mounts: u.leaseMounts,
+		Alive:  func(ctx context.Context, ns, owner string) (bool, error) { return u.tokens.Alive(ctx, ns, owner) },
+		Record: u.recordLeases, Fenced: u.fence.up.Load, Now: c.cfg.Now, Log: c.log,
+	})
+	u.tokens = token.New(token.Config{
+		Store: b, Hash: tokenHash, Seal: b.SealBlob, Open: b.OpenBlob, EndLeases: u.leases.RevokeOwned,
+		Dropped: u.dropToken, Record: u.recordTokens, Fenced: u.fence.up.Load, Now: c.cfg.Now, Log: c.log,
+	})
+	handlers[lease.DueKind] = u.leases.Handler()
+	handlers[token.DueKind] = u.tokens.Handler()
+	u.mounts.u, u.policies.u = u, u
+
+	// From here on every cache hears of every change before the Update that
+	// made it returns.
+	watching := make(chan struct{})
+	u.background(func() { u.watch(watching) })
+	select {
+	case <-watching:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if err := u.loadDevices(ctx); err != nil {
+		return err
+	}
+	u.mounts.dirty.Store(true)
+	if _, err := u.mounts.current(ctx); err != nil {
+		return err
+	}
+	u.background(func() {
+		if err := u.lanes.Run(uctx); err != nil {
+			c.log.Error("the lanes have stopped; nothing expires until the server is restarted", "error", err)
+		}
+	})
+	u.background(func() {
+		if err := u.outbox.Run(uctx); err != nil && uctx.Err() == nil {
+			c.log.Error("delivering audit records has stopped", "error", err)
+		}
+	})
+	u.background(func() { u.keepTime(uctx) })
+	u.background(func() { u.sweep(uctx) })
+	c.open_.Store(u)
+	c.log.Info("unsealed", "epoch", u.origin.Epoch)
+	return nil
+}
+
+// watch keeps the caches true until sealing.
+func (u *unsealed) watch(running chan<- struct{}) {
+	for first := true; u.ctx.Err() == nil; first = false {
+		var from storage.Revision
+		err := u.store.View(u.ctx, func(v storage.View) error { from = v.Revision(); return nil })
+		if err == nil {
+			if !first {
+				u.lost(from)
+			}
+			told := !first
+			err = u.store.Watch(u.ctx, from, func(changes []storage.Change) error {
+				if !told {
+					told = true
+					close(running)
+				}
+				u.changed(changes)
+				return nil
+			})
+		}
+		if u.ctx.Err() != nil {
+			return
+		}
+		if !errors.Is(err, storage.ErrLost) {
+			u.core.log.Error("watching the store has stopped; sealing", "error", err)
+			u.core.open_.CompareAndSwap(u, nil)
+			return
+		}
+	}
+}
+
+func (u *unsealed) changed(changes []storage.Change) {
+	u.tokens.Changed(changes)
+	for _, c := range changes {
+		switch prefix, _, _ := strings.Cut(c.Key, "/"); prefix + "/" {
+		case mountPrefix:
+			u.mounts.dirty.Store(true)
+		case policyPrefix:
+			u.policies.changed(c.Key, c.Rev)
+		case devicePrefix, headerPrefix:
+			u.auditing.dirty.Store(true)
+		}
+	}
+}
+
+// lost drops every cache: changes up to rev may have been missed.
+func (u *unsealed) lost(rev storage.Revision) {
+	u.tokens.Lost(rev)
+	u.policies.drop(rev)
+	u.mounts.dirty.Store(true)
+	u.auditing.dirty.Store(true)
+}
+
+// Cubbyhole is the engine that drops what a token kept when the token ends.
+type tokenDropper interface {
+	Drop(ctx context.Context, caller string) error
+}
+
+// dropToken deletes what hangs from a token beside its leases: a wrapped
+// answer, and its cubbyhole.
+func (u *unsealed) dropToken(ctx context.Context, _, key string) error {
+	var has bool
+	err := u.store.View(ctx, func(v storage.View) error {
+		b, err := v.Get(wrapPrefix + key)
+		has = b != nil
+		return err
+	})
+	if err == nil && has {
+		_, err = u.store.Update(ctx, func(tx storage.Tx) error { return tx.Delete(wrapPrefix + key) })
+	}
+	if err != nil {
+		return err
+	}
+	t, err := u.mounts.current(ctx)
+	if err != nil {
+		return err
+	}
+	for _, m := range t.byPath {
+		if d, ok := m.engine.(tokenDropper); ok {
+			if err := d.Drop(ctx, key); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// sweep finishes what takes many steps: mounts that are ending.
+func (u *unsealed) sweep(ctx context.Context) {
+	tick := time.NewTicker(5 * time.Second)
+	defer tick.Stop()
+	for {
+		u.sweepMounts(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// shut closes what makeOpen built: new requests are refused, those inside may
+// finish within grace, what is still being made becomes due, and the keys are
+// wiped.
+func (c *Core) shut(grace time.Duration) {
+	u := c.open_.Swap(nil)
+	if u == nil {
+		return
+	}
+	u.closed.Store(true)
+	timer := time.NewTimer(grace)
+	defer timer.Stop()
+	for u.active.Load() > 0 {
+		select {
+		case <-u.drained:
+			continue
+		case <-timer.C:
+			c.log.Warn("requests were still running when the server was sealed; what they made becomes due", "requests", u.active.Load())
+		}
+		break
+	}
+	u.cancel()
+	u.wg.Wait()
+	if t := u.mounts.table.Load(); t != nil {
+		for _, m := range t.byID {
+			m.close(u)
+		}
+	}
+	if err := u.broker.Close(); err != nil {
+		c.log.Warn("closing audit devices", "error", err)
+	}
+	if err := u.store.Close(); err != nil {
+		c.log.Warn("closing the barrier", "error", err)
+	}
+}
+
+// firstRows writes what a fresh store begins with: the root namespace, the
+// clock, the server's own mounts and the default policy. It runs in one
+// transaction over a barrier that was just made.
+func (c *Core) firstRows(ctx context.Context, b *barrier.Barrier) error {
+	now := c.cfg.Now().Round(0)
+	_, err := b.Update(ctx, func(tx storage.Tx) error {
+		if err := tx.Put(NamespaceLiveKey(token.RootNamespace), []byte(lease.Alive)); err != nil {
+			return err
+		}
+		if err := putJSON(tx, clockKey, clockRow{V: 1, Instance: newUUID()[:13], Seen: now}); err != nil {
+			return err
+		}
+		err := putJSON(tx, policyPrefix+token.RootNamespace+"/"+policy.DefaultName,
+			PolicyRow{V: policyVersion, Name: policy.DefaultName, Text: policy.DefaultText, Modified: now})
+		if err != nil {
+			return err
+		}
+		err = putJSON(tx, policyPrefix+token.RootNamespace+"/"+policy.ResponseWrappingName,
+			PolicyRow{V: policyVersion, Name: policy.ResponseWrappingName, Text: policy.ResponseWrappingText, Modified: now})
+		if err != nil {
+			return err
+		}
+		for _, m := range []Mount{
+			{Path: "sys/", Class: ClassSecret, Type: "system", Description: "system endpoints used for control, policy and debugging", SealWrap: true},
+			{Path: "cubbyhole/", Class: ClassSecret, Type: "cubbyhole", Description: "per-token private secret storage", Local: true},
+			{Path: "identity/", Class: ClassSecret, Type: "identity", Description: "identity store"},
+			{Path: "auth/token/", Class: ClassAuth, Type: "token", Description: "token based credentials"},
+		} {
+			m.V, m.Namespace, m.ID = mountVersion, token.RootNamespace, newUUID()
+			m.Accessor = m.Type + "_" + m.ID[:8]
+			if m.Class == ClassAuth {
+				m.Accessor = "auth_" + m.Accessor
+				m.Config.TokenType = "default-service"
+			}
+			if err := addMount(tx, &m); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return err
+}
+
+// rootToken makes a token with the root policy that never expires.
+func (u *unsealed) rootToken(ctx context.Context) (*token.Token, error) {
+	return u.tokens.Create(ctx, &token.Entry{
+		Namespace: token.RootNamespace, Policies: []string{policy.RootName}, Path: "auth/token/root", DisplayName: "root",
+	}, noID)
+}
+
