@@ -5,7 +5,7 @@
 GO      ?= go
 PREFIX  ?= /usr/local
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-LDFLAGS  = -s -w -X github.com/leasehold/leasehold/internal/cli.version=$(VERSION)
+LDFLAGS  = -s -w -X main.version=$(VERSION)
 
 # Where a data race would cost a promise; these run under the race detector.
 RACE = ./internal/lease/...,./internal/lane/...,./internal/storage/...,./internal/barrier/...,./internal/token/...,./internal/policy/...,./internal/core/...

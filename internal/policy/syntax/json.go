@@ -27,7 +27,11 @@ func parseJSON(text string) (*Node, error) {
 	}
 	r := &jsonReader{text: text, dec: json.NewDecoder(strings.NewReader(text)), pos: Pos{1, 1}}
 	r.dec.UseNumber()
-	return r.value(0)
+	n, err := r.value(0)
+	if err != nil {
+		return nil, err
+	}
+	return n, nil
 }
 
 // here is the place of the next token.
