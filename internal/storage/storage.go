@@ -95,7 +95,8 @@ type View interface {
 // reads and the writes conflict with other transactions. There is no scan:
 // "none left" is a counter or tombstone that all writers read. Get sees this
 // transaction's own writes. Values handed to Put are copied. After an error of
-// Get, Put or Delete the Update fails with that error, whatever fn returns.
+// Get, Put or Delete the Update fails with that error, whatever fn returns;
+// only a *CorruptError leaves fn the choice to go on without that row.
 type Tx interface {
 	Reader
 	Put(key string, value []byte) error
