@@ -453,8 +453,9 @@ func TestKeyedHash(t *testing.T) {
 	}
 }
 
-// TestFormat holds today's code to what the first version has written.
-func TestFormat(t *testing.T) {
+// golden is a store with the rows of golden_test.go.
+func golden(t testing.TB) storage.Backend {
+	t.Helper()
 	under := mem.New()
 	for key, row := range map[string]string{
 		"seal/keyring": goldenKeyring,
@@ -466,6 +467,12 @@ func TestFormat(t *testing.T) {
 		}
 		storagetest.Put(t, under, key, string(b))
 	}
+	return under
+}
+
+// TestFormat holds today's code to what the first version has written.
+func TestFormat(t *testing.T) {
+	under := golden(t)
 	b := open(t, under, root)
 	if got, err := get(b, "m/root/1/a"); got != "hello" || err != nil {
 		t.Errorf("Get = %q, %v, want hello", got, err)
@@ -480,22 +487,22 @@ func TestFormat(t *testing.T) {
 }
 
 func FuzzValue(f *testing.F) {
-	under := initialized(f)
+	under := golden(f)
 	b := open(f, under, root)
-	storagetest.Put(f, b, "key", "value")
-	good := storagetest.All(f, under, "key", "kez")["key"]
+	const key = "m/root/1/a"
+	good := storagetest.All(f, under, key, "")[key]
 	f.Add([]byte(good))
 	f.Add([]byte(good[:barrier.Overhead]))
 	f.Add([]byte{})
 	f.Add([]byte{1, 0, 0, 0, 1})
 	f.Fuzz(func(t *testing.T, row []byte) {
-		raw(t, under, "key", func([]byte) []byte { return row })
-		got, err := get(b, "key")
+		raw(t, under, key, func([]byte) []byte { return row })
+		got, err := get(b, key)
 		var bad *storage.CorruptError
 		switch {
 		case string(row) == good:
-			if got != "value" || err != nil {
-				t.Errorf("Get of the good row = %q, %v, want value", got, err)
+			if got != "hello" || err != nil {
+				t.Errorf("Get of the good row = %q, %v, want hello", got, err)
 			}
 		case err == nil:
 			t.Errorf("Get of the forged row %x = %q", row, got)
@@ -506,13 +513,14 @@ func FuzzValue(f *testing.F) {
 }
 
 func FuzzKeyring(f *testing.F) {
-	under := initialized(f)
-	good := storagetest.All(f, under, "", "")["seal/keyring"]
+	under := golden(f)
+	const key = "seal/keyring"
+	good := storagetest.All(f, under, key, "")[key]
 	f.Add([]byte(good))
 	f.Add([]byte(good[:40]))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, row []byte) {
-		raw(t, under, "seal/keyring", func([]byte) []byte { return row })
+		raw(t, under, key, func([]byte) []byte { return row })
 		_, err := barrier.Open(ctx, under, root, clock)
 		if (err == nil) != (string(row) == good) {
 			t.Errorf("Open with the keyring %x = %v", row, err)
