@@ -234,5 +234,5 @@ func (u *unsealed) password(ctx context.Context, name string) (secret.String, er
 			return secret.String{}, err
 		}
 	}
-	return p.Generate()
+	return p.Generate(nil)
 }
