@@ -21,8 +21,12 @@ type Combiner struct {
 
 	mu   sync.Mutex // guards what follows; never held while writing
 	open *batch     // the batch that takes more lines, if any
-	idle *batch     // a spent batch, kept for its buffers
+	idle []*batch   // spent batches, kept for their buffers
 }
+
+// maxIdle is how many batches are in use at most times: one is written, one
+// gathers, and one is being read by its callers.
+const maxIdle = 3
 
 type batch struct {
 	lines []byte
@@ -81,11 +85,10 @@ func (c *Combiner) Exclusive(fn func()) {
 }
 
 func (c *Combiner) freshLocked() *batch {
-	b := c.idle
-	if b == nil {
-		b = &batch{}
+	b := &batch{}
+	if n := len(c.idle); n > 0 {
+		b, c.idle = c.idle[n-1], c.idle[:n-1]
 	}
-	c.idle = nil
 	b.lines, b.ends = b.lines[:0], b.ends[:0]
 	b.taken, b.err = 0, nil
 	b.done = make(chan struct{})
@@ -97,8 +100,8 @@ func (c *Combiner) release(b *batch) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	b.users--
-	if b.users == 0 && cap(b.lines) <= maxKept {
-		c.idle = b
+	if b.users == 0 && cap(b.lines) <= maxKept && len(c.idle) < maxIdle {
+		c.idle = append(c.idle, b)
 	}
 }
 

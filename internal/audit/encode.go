@@ -221,22 +221,18 @@ func (e *encoder) path(p string, secretFrom int) {
 }
 
 // data writes the data member, which is left out where it is empty.
-func (e *encoder) data(d Data, nonHMAC []string, elide bool) {
+func (e *encoder) data(d Data, nonHMAC []string, elideLists bool) {
 	if d == nil {
 		return
 	}
 	before := len(e.buf)
 	e.name("data")
 	start := len(e.buf)
-	e.nonHMAC, e.eliding = nonHMAC, elide
+	e.nonHMAC, e.eliding = nonHMAC, elideLists
 	e.buf = d(e.buf, e.hashField)
 	e.nonHMAC, e.eliding = nil, false
-	if elide {
-		full := e.buf[start:]
-		w := rewriter{src: full, dst: make([]byte, 0, len(full)), elide: true}
-		if w.document() == nil {
-			e.buf = append(e.buf[:start], w.dst...)
-		}
+	if elideLists {
+		e.buf = elide(e.buf, start)
 	}
 	if v := e.buf[start:]; len(v) == 0 || string(v) == "{}" || string(v) == "null" {
 		e.buf = e.buf[:before]

@@ -5,17 +5,13 @@ import (
 	"time"
 
 	"github.com/leasehold/leasehold/internal/secret"
+	"github.com/leasehold/leasehold/internal/wire"
 )
 
-// HashFunc is called for each string of a record's data with the name of the
-// nearest enclosing field, whether the field's type is secret, and the string;
-// it returns what stands in the log instead.
-type HashFunc = func(field string, secret bool, s string) string
-
 // Data appends the data of a request or response to dst as JSON on one line,
-// every string value passed through hash. The wire encoder makes one from a
-// typed value; JSON and Query make one from what a client sent.
-type Data func(dst []byte, hash HashFunc) []byte
+// every string value passed through hash. Such are the AppendHashed methods of
+// wire's values and of an endpoint's body, and what Query makes.
+type Data func(dst []byte, hash wire.Hasher) []byte
 
 // Entry is what a request or response record tells. The same Entry serves for
 // both records of a request: Response is set in between.

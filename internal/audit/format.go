@@ -12,6 +12,7 @@ import (
 
 	"github.com/leasehold/leasehold/internal/errs"
 	"github.com/leasehold/leasehold/internal/secret"
+	"github.com/leasehold/leasehold/internal/wire"
 )
 
 // Format says how a device's records look. Devices with equal formats share
@@ -129,10 +130,10 @@ type encoder struct {
 	sum       []byte   // its HMAC
 	nonHMAC   []string // the keys not to hash in the part being written
 	eliding   bool
-	hashField HashFunc // e.field, bound once and not per record
+	hashField wire.Hasher // e.field, bound once and not per record
 }
 
-// field is the HashFunc that data is given.
+// field is the Hasher that data is given.
 func (e *encoder) field(field string, isSecret bool, s string) string {
 	switch {
 	case e.f.Raw:

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -108,12 +109,15 @@ func (d *Device) flush(lines []byte, _ []int) (taken int, err error) {
 		}
 		// A collector that was restarted is there again: one more try. It may
 		// read some records twice, which is better than not at all.
+		// One that is too slow is not asked again before the next record.
 		d.drop(conn)
-		if conn, err = d.connect(); err == nil {
-			if err = d.send(conn, lines); err == nil {
-				return len(lines), nil
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			if conn, err = d.connect(); err == nil {
+				if err = d.send(conn, lines); err == nil {
+					return len(lines), nil
+				}
+				d.drop(conn)
 			}
-			d.drop(conn)
 		}
 	}
 	d.redial(err)
