@@ -74,31 +74,3 @@ func written(err error) error {
 	}
 	return err
 }
-
-// list gives the names directly below a folder: secrets, and folders with a
-// slash. It seeks over what is inside of folders.
-func list(ctx context.Context, store storage.Backend, rows, folder string) ([]string, error) {
-	var names []string
-	base := rows + folder
-	err := store.View(ctx, func(v storage.View) error {
-		from, end := base, storage.PrefixEnd(base)
-		for from != "" {
-			next := ""
-			err := v.Scan(from, end, 0, func(key string, _ []byte) bool {
-				name := key[len(base):]
-				if i := strings.IndexByte(name, '/'); i >= 0 {
-					name = name[:i+1]
-					next = storage.PrefixEnd(base + name)
-				}
-				names = append(names, name)
-				return next == ""
-			})
-			if err != nil {
-				return err
-			}
-			from = next
-		}
-		return nil
-	})
-	return names, err
-}

@@ -62,7 +62,7 @@ func (e *v2) list(ctx context.Context, req *route.Request, _ route.None) (route.
 	if folder != "" {
 		folder += "/"
 	}
-	names, err := list(ctx, e.env.Store, rowsMeta, folder)
+	names, err := storage.Folder(ctx, e.env.Store, rowsMeta+folder)
 	if err != nil {
 		return route.Keys{}, err
 	}

@@ -71,12 +71,15 @@ func (e *v2) upgrade(ctx context.Context) {
 	}
 }
 
-// oldPaths gives some of the secrets that are still of version 1.
+// oldPaths gives some of the secrets that are still of version 1. A row that
+// cannot be read stays where it is and does not hold up the others.
 func (e *v2) oldPaths(ctx context.Context) (paths []string, err error) {
 	const page = 256
 	err = e.env.Store.View(ctx, func(v storage.View) error {
-		return v.Scan(rowsV1, storage.PrefixEnd(rowsV1), page, func(key string, _ []byte) bool {
-			paths = append(paths, key[len(rowsV1):])
+		return storage.ScanEach(v, rowsV1, storage.PrefixEnd(rowsV1), page, func(key string, _ []byte, bad error) bool {
+			if bad == nil {
+				paths = append(paths, key[len(rowsV1):])
+			}
 			return true
 		})
 	})

@@ -67,7 +67,7 @@ func refresh(data wire.Object, def time.Duration) time.Duration {
 }
 
 func (e *v1) list(ctx context.Context, req *route.Request, _ route.None) (route.Keys, error) {
-	names, err := list(ctx, e.env.Store, rowsV1, req.Path)
+	names, err := storage.Folder(ctx, e.env.Store, rowsV1+req.Path)
 	if err != nil {
 		return route.Keys{}, err
 	}
