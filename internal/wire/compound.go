@@ -96,11 +96,14 @@ func (c compiler) planSlice(p *plan) {
 		if v.Kind() != Array {
 			return wrong("a list", v)
 		}
-		out := reflect.MakeSlice(p.typ, 0, 4)
-		zero := reflect.Zero(p.typ.Elem())
-		for e := range v.Elements() {
-			out = reflect.Append(out, zero)
-			if err := in.decodeInto(out.Index(out.Len()-1).Addr().UnsafePointer(), e); err != nil {
+		n := 0
+		for it := (elements{b: v, i: 1}); it.next(); {
+			n++
+		}
+		out := reflect.MakeSlice(p.typ, n, n)
+		at := out.UnsafePointer()
+		for it := (elements{b: v, i: 1}); it.next(); at = unsafe.Add(at, size) {
+			if err := in.decodeInto(at, it.val); err != nil {
 				return err
 			}
 		}
