@@ -296,10 +296,10 @@ func (x *exchange) auditedRequest() audit.Request {
 	switch {
 	case len(x.req.Body) > 0:
 		ep, body := x.ep, x.req.Body
-		r.Data = func(dst []byte, hash audit.HashFunc) []byte { return ep.AppendHashedBody(dst, body, hash) }
+		r.Data = func(dst []byte, hash wire.Hasher) []byte { return ep.AppendHashedBody(dst, body, hash) }
 	case len(x.req.Query) > 0:
 		q := url.Values(x.req.Query)
-		r.Data = func(dst []byte, hash audit.HashFunc) []byte { return audit.Query(q, nil)(dst, hash) }
+		r.Data = func(dst []byte, hash wire.Hasher) []byte { return audit.Query(q, nil)(dst, hash) }
 	}
 	for _, h := range *x.u.auditing.headers.Load() {
 		if vs := x.req.Header.Values(h.Name); len(vs) > 0 {
@@ -371,7 +371,7 @@ func (x *exchange) auditedResponse() *audit.Response {
 		p.NonHMACKeys = x.m.Config.AuditResponseKeys
 	}
 	if d := x.resp.Data; d != nil {
-		p.Data = func(dst []byte, hash audit.HashFunc) []byte { return d.AppendHashed(dst, hash) }
+		p.Data = func(dst []byte, hash wire.Hasher) []byte { return d.AppendHashed(dst, hash) }
 	}
 	if a := x.resp.Auth; a != nil {
 		// The token's own record says whose it is; here stands what the
@@ -437,4 +437,3 @@ func (u *unsealed) recordTokens(tx storage.Tx, ends []token.End) error {
 	}
 	return u.outbox.Append(tx, token.Target, out...)
 }
-

@@ -49,8 +49,8 @@ type Config struct {
 	// MaxGap is how long the server may have been stopped before expiry is
 	// fenced at start; zero takes 30 days, negative never fences.
 	MaxGap time.Duration
-	Now func() time.Time
-	Log *slog.Logger
+	Now    func() time.Time
+	Log    *slog.Logger
 }
 
 // Core is one server, sealed or not.

@@ -40,7 +40,7 @@ func (c *Core) Handle(ctx context.Context, req *Request) *Response {
 	}
 	u, err := c.open()
 	if err != nil {
-		return &Response{Err: c.notOpen(ctx)}
+		return &Response{Err: ErrSealed}
 	}
 	if !u.enter() {
 		return &Response{Err: ErrSealed}

@@ -277,3 +277,5 @@ func (u *unsealed) rootToken(ctx context.Context) (*token.Token, error) {
 	}, noID)
 }
 
+// Stop seals for good: the process is ending.
+func (c *Core) Stop(grace time.Duration) { c.shut(grace) }
