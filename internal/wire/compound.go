@@ -101,9 +101,9 @@ func (c compiler) planSlice(p *plan) {
 			n++
 		}
 		out := reflect.MakeSlice(p.typ, n, n)
-		at := out.UnsafePointer()
-		for it := (elements{b: v, i: 1}); it.next(); at = unsafe.Add(at, size) {
-			if err := in.decodeInto(at, it.val); err != nil {
+		n = 0
+		for it := (elements{b: v, i: 1}); it.next(); n++ {
+			if err := in.decodeInto(unsafe.Add(out.UnsafePointer(), uintptr(n)*size), it.val); err != nil {
 				return err
 			}
 		}
