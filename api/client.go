@@ -106,6 +106,8 @@ type Response struct {
 	Status int
 	Header http.Header
 	Body   []byte
+	// CertificateEnds is when the server's certificate does; zero without TLS.
+	CertificateEnds time.Time
 }
 
 // Secret parses the body's envelope; nil for an empty body.
@@ -222,7 +224,11 @@ func (c *Client) once(ctx context.Context, r *Request, body []byte) (*Response, 
 	if err != nil {
 		return nil, fmt.Errorf("reading the answer: %w", err)
 	}
-	return &Response{Status: resp.StatusCode, Header: resp.Header, Body: raw}, nil
+	out := &Response{Status: resp.StatusCode, Header: resp.Header, Body: raw}
+	if resp.TLS != nil && len(resp.TLS.PeerCertificates) > 0 {
+		out.CertificateEnds = resp.TLS.PeerCertificates[0].NotAfter
+	}
+	return out, nil
 }
 
 func (c *Client) setHeaders(req *http.Request, r *Request, hasBody bool) {

@@ -167,8 +167,7 @@ func TestOnlySafeRequestsAreRepeated(t *testing.T) {
 }
 
 func TestRedirects(t *testing.T) {
-	var srv *httptest.Server
-	srv = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.Contains(r.URL.Path, "//") {
 			http.Redirect(w, r, strings.ReplaceAll(r.URL.Path, "//", "/"), http.StatusTemporaryRedirect)
 			return

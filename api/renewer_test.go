@@ -29,7 +29,7 @@ func lease(seconds int) *api.Secret {
 	return &api.Secret{LeaseID: "db/creds/r/1", LeaseDuration: seconds, Renewable: true}
 }
 
-func run(t *testing.T, s *api.Secret, w wire) (error, time.Duration) {
+func run(t *testing.T, s *api.Secret, w wire) (took time.Duration, err error) {
 	t.Helper()
 	c, err := api.New(api.Config{Address: "http://x", Token: "app", HTTPClient: &http.Client{Transport: w}})
 	if err != nil {
@@ -43,13 +43,13 @@ func run(t *testing.T, s *api.Secret, w wire) (error, time.Duration) {
 	defer cancel()
 	start := time.Now()
 	err = r.Run(ctx)
-	return err, time.Since(start)
+	return time.Since(start), err
 }
 
 func TestRenewerExtendsUntilTheMaximum(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start, renewals := time.Now(), 0
-		err, took := run(t, lease(3600), func(r *http.Request) (int, string) {
+		took, err := run(t, lease(3600), func(r *http.Request) (int, string) {
 			renewals++
 			left := min(time.Hour, 4*time.Hour-time.Since(start)) // max_ttl = 4h
 			return 200, fmt.Sprintf(`{"request_id":"","lease_id":"db/creds/r/1","lease_duration":%d,"renewable":true}`, int(left.Seconds()))
@@ -69,7 +69,7 @@ func TestRenewerExtendsUntilTheMaximum(t *testing.T) {
 func TestRenewerKeepsTryingWhileTheServerIsAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
-		err, took := run(t, lease(600), func(*http.Request) (int, string) {
+		took, err := run(t, lease(600), func(*http.Request) (int, string) {
 			if time.Since(start) < 8*time.Minute {
 				return 0, ""
 			}
@@ -83,7 +83,7 @@ func TestRenewerKeepsTryingWhileTheServerIsAway(t *testing.T) {
 
 func TestRenewerGivesUpInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		err, took := run(t, lease(600), func(*http.Request) (int, string) { return 503, `{"errors":["sealed"]}` })
+		took, err := run(t, lease(600), func(*http.Request) (int, string) { return 503, `{"errors":["sealed"]}` })
 		if !errors.Is(err, api.ErrReplace) || api.StatusOf(err) != 503 || took >= 600*time.Second {
 			t.Errorf("Run = %v after %v, want ErrReplace with the cause before the end", err, took)
 		}
@@ -92,7 +92,7 @@ func TestRenewerGivesUpInTime(t *testing.T) {
 
 func TestRenewerStopsWhenRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		err, _ := run(t, lease(600), func(*http.Request) (int, string) { return 400, `{"errors":["lease not found"]}` })
+		_, err := run(t, lease(600), func(*http.Request) (int, string) { return 400, `{"errors":["lease not found"]}` })
 		if errors.Is(err, api.ErrReplace) || api.StatusOf(err) != 400 {
 			t.Errorf("Run = %v, want the refusal", err)
 		}

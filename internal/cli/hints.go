@@ -1,0 +1,71 @@
+package cli
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"syscall"
+
+	"github.com/leasehold/leasehold/api"
+)
+
+// hint says what to do about an error, or "".
+func (c *call) hint(err error) string {
+	if refused := (*api.Error)(nil); errors.As(err, &refused) {
+		return c.refusalHint(refused)
+	}
+	addr := api.DefaultAddress
+	if c.target != nil {
+		addr = c.target.Address()
+	}
+	plain := strings.Replace(addr, "https://", "http://", 1)
+	var (
+		unknownCA x509.UnknownAuthorityError
+		wrongName x509.HostnameError
+		noHost    *net.DNSError
+	)
+	switch {
+	case errors.Is(err, http.ErrSchemeMismatch):
+		return fmt.Sprintf("The server at %s speaks plain HTTP. Tell the client so:\n\n    export VAULT_ADDR=%s", addr, plain)
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOENT) && strings.HasPrefix(addr, "unix:"):
+		h := fmt.Sprintf("Nothing answers at %s. Is the server running, and is that its address?\n\n", addr)
+		if addr == api.DefaultAddress {
+			return h + "    leasehold server -dev                     starts one to try things on\n" +
+				"    export VAULT_ADDR=http://127.0.0.1:8200   says where it is"
+		}
+		return h + "    export VAULT_ADDR=…     or -address=…     says where it is"
+	case errors.As(err, &unknownCA):
+		return "The client does not know who signed the server's certificate. Name the authority's file:\n\n    export VAULT_CACERT=/path/to/ca.pem     or -ca-cert=…"
+	case errors.As(err, &wrongName):
+		return "The server's certificate is for another name. If it is the right server, name it:\n\n    -tls-server-name=…     or VAULT_TLS_SERVER_NAME"
+	case errors.As(err, &noHost):
+		return fmt.Sprintf("There is no host %q. Check VAULT_ADDR or -address.", noHost.Name)
+	case errors.Is(err, context.DeadlineExceeded):
+		return "The server did not answer in time. VAULT_CLIENT_TIMEOUT=120 waits longer; \"leasehold status\" tells how it is."
+	}
+	return ""
+}
+
+func (c *call) refusalHint(e *api.Error) string {
+	_, path, _ := strings.Cut(e.URL, "/v1/")
+	switch {
+	case e.Status == http.StatusForbidden && c.target != nil && c.target.Token() == "":
+		return "No token was sent. \"leasehold login\" stores one, VAULT_TOKEN names one."
+	case e.Status == http.StatusForbidden:
+		return fmt.Sprintf("The token lacks a policy for this, or has ended. What it may do there:\n\n    leasehold token capabilities %s", path)
+	case e.Status == http.StatusServiceUnavailable:
+		return "\"leasehold status\" tells whether it is sealed; if so:\n\n    leasehold operator unseal"
+	case e.Status == http.StatusNotFound && len(e.Errors) > 0:
+		return "\"leasehold secrets list\" and \"leasehold auth list\" show what is mounted where."
+	case e.Status == http.StatusMethodNotAllowed:
+		return fmt.Sprintf("The path does not know this operation. What it knows:\n\n    leasehold path-help %s", path)
+	case e.Status == http.StatusBadRequest && strings.HasPrefix(e.URL, "http://") && len(e.Errors) == 0:
+		// A TLS listener answers plain requests with a line of text.
+		return fmt.Sprintf("If the server speaks HTTPS:\n\n    export VAULT_ADDR=%s", strings.Replace(c.target.Address(), "http://", "https://", 1))
+	}
+	return ""
+}

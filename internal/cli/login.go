@@ -1,0 +1,202 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"strings"
+
+	"github.com/leasehold/leasehold/api"
+)
+
+func loginCommand() *command {
+	var o loginOptions
+	return &command{
+		name: "login", args: "[TOKEN | KEY=VALUE …]", max: -1, short: "Get a token and keep it in ~/.vault-token",
+		long: "Logs in and keeps the token in ~/.vault-token, where later commands find it. " +
+			"Without -method the argument is a token already; without an argument it is asked " +
+			"for. Methods: token, userpass, ldap, okta, radius, approle, jwt, kubernetes, github.",
+		example: []string{"leasehold login", "leasehold login -method=userpass username=ann"},
+		flags: []*flag{
+			stringFlag(&o.method, "method", "NAME", "How to log in; token by default."),
+			stringFlag(&o.path, "path", "PATH", "Where the method is mounted; by default at its name."),
+			boolFlag(&o.noStore, "no-store", "Do not keep the token."),
+			boolFlag(&o.noPrint, "no-print", "Do not print the token."),
+			boolFlag(&o.tokenOnly, "token-only", "Print the token and nothing else, and do not keep it."),
+			fieldFlag(&o.field),
+		},
+		run: func(ctx context.Context, c *call) error { return c.login(ctx, &o) },
+	}
+}
+
+type loginOptions struct {
+	method, path, field         string
+	noStore, noPrint, tokenOnly bool
+}
+
+func (c *call) login(ctx context.Context, o *loginOptions) error {
+	if o.tokenOnly {
+		o.noStore, o.field = true, "token"
+	}
+	if o.noStore && o.noPrint {
+		return localf("-no-store and -no-print together would lose the token")
+	}
+	s, err := c.authenticate(ctx, o)
+	if err != nil {
+		return err
+	}
+	if s.WrapInfo != nil {
+		return c.printSecret(s, o.field)
+	}
+	if s.Auth == nil || s.Auth.ClientToken == "" {
+		return localf("The login brought no token")
+	}
+	if o.noStore {
+		if !o.tokenOnly && o.field == "" {
+			c.note("The token was not stored. Set VAULT_TOKEN to it, or log in without -no-store.\n")
+		}
+	} else {
+		if err := storeToken(c.cfg.Getenv, s.Auth.ClientToken); err != nil {
+			return err
+		}
+		if api.LookupEnv(c.cfg.Getenv, "TOKEN") != "" {
+			c.note("WARNING! VAULT_TOKEN is set and goes before the token just stored. To use that one:\n\n    unset VAULT_TOKEN\n")
+		}
+	}
+	switch {
+	case o.noPrint:
+		return nil
+	case o.field != "":
+		return c.printSecret(s, o.field)
+	}
+	text := "Success! You are now authenticated."
+	if !o.noStore {
+		text += " The token information displayed below is already stored in the token helper. You do NOT need to run \"" +
+			programName + " login\" again. Future Leasehold requests will automatically use this token."
+	}
+	c.say("%s\n", wrap(text, 78))
+	return c.printSecret(s, "")
+}
+
+// authenticate asks the server by the chosen method.
+func (c *call) authenticate(ctx context.Context, o *loginOptions) (*api.Secret, error) {
+	method := strings.ToLower(o.method)
+	mount := cleanPath(o.path)
+	if mount == "" {
+		mount = method
+	}
+	switch method {
+	case "", "token":
+		return c.loginToken(ctx)
+	case "userpass", "ldap", "okta", "radius":
+		return c.loginPassword(ctx, mount)
+	case "approle", "jwt", "kubernetes", "github":
+		return c.loginPost(ctx, "auth/"+mount+"/login", c.args)
+	case "oidc", "cert", "aws", "azure", "gcp", "kerberos", "saml", "cf", "oci", "alicloud":
+		return nil, localf("Logging in by %s takes more than a request, and this command cannot do that yet. "+
+			"A token made elsewhere can be stored with \"leasehold login TOKEN\".", method)
+	}
+	return nil, localf("-method=%s: want token, userpass, ldap, okta, radius, approle, jwt, kubernetes or github", o.method)
+}
+
+// loginToken checks a token that is there already.
+func (c *call) loginToken(ctx context.Context) (*api.Secret, error) {
+	token := strings.TrimPrefix(c.arg(0), "token=")
+	if len(c.args) > 1 {
+		return nil, localf("Too many arguments: the token method takes one token")
+	}
+	token, err := c.given(token, "Token (will be hidden):", true)
+	if err != nil {
+		return nil, err
+	}
+	if token = strings.TrimSpace(token); token == "" {
+		return nil, localf("The token is empty")
+	}
+	cl, err := c.client()
+	if err != nil {
+		return nil, err
+	}
+	c.made = cl.WithToken(token)
+	c.target = c.made
+	s, err := c.read(ctx, "auth/token/lookup-self")
+	if err != nil {
+		return nil, step(err, "authenticating")
+	}
+	if s.WrapInfo != nil {
+		return s, nil
+	}
+	var d struct {
+		ID               string            `json:"id"`
+		Accessor         string            `json:"accessor"`
+		Policies         []string          `json:"policies"`
+		IdentityPolicies []string          `json:"identity_policies"`
+		Meta             map[string]string `json:"meta"`
+		TTL              int               `json:"ttl"`
+		Renewable        bool              `json:"renewable"`
+		EntityID         string            `json:"entity_id"`
+		Orphan           bool              `json:"orphan"`
+	}
+	if err := s.Decode(&d); err != nil {
+		return nil, err
+	}
+	s.Data = nil
+	s.Auth = &api.Auth{
+		ClientToken: token, Accessor: d.Accessor, TokenPolicies: d.Policies, IdentityPolicies: d.IdentityPolicies,
+		Policies: append(append([]string(nil), d.Policies...), d.IdentityPolicies...),
+		Metadata: d.Meta, LeaseDuration: d.TTL, Renewable: d.Renewable, EntityID: d.EntityID, Orphan: d.Orphan,
+		MFARequirement: json.RawMessage("null"),
+	}
+	return s, nil
+}
+
+// loginPassword is for methods whose path ends in the user's name.
+func (c *call) loginPassword(ctx context.Context, mount string) (*api.Secret, error) {
+	in, err := c.parseInput(c.args)
+	if err != nil {
+		return nil, err
+	}
+	user := in.text("username")
+	if user == "" {
+		if user, err = c.ask("Username:", false); err != nil {
+			return nil, err
+		}
+	}
+	in.drop("username")
+	if _, ok := in.values["password"]; !ok {
+		password, err := c.ask("Password (will be hidden):", true)
+		if err != nil {
+			return nil, err
+		}
+		in.addText("password", password)
+	}
+	return c.sendLogin(ctx, "auth/"+mount+"/login/"+user, in)
+}
+
+func (c *call) loginPost(ctx context.Context, path string, args []string) (*api.Secret, error) {
+	in, err := c.parseInput(args)
+	if err != nil {
+		return nil, err
+	}
+	return c.sendLogin(ctx, path, in)
+}
+
+// sendLogin goes without a token: an old one must not spoil the login.
+func (c *call) sendLogin(ctx context.Context, path string, in *input) (*api.Secret, error) {
+	cl, err := c.client()
+	if err != nil {
+		return nil, err
+	}
+	resp, err := cl.WithToken("").Do(ctx, &api.Request{Method: http.MethodPut, Path: path, Body: in})
+	if err != nil {
+		return nil, step(err, "authenticating")
+	}
+	s, err := resp.Secret()
+	if err != nil {
+		return nil, err
+	}
+	if s == nil {
+		return nil, localf("The login brought no token")
+	}
+	c.warn(s.Warnings)
+	return s, nil
+}
