@@ -96,6 +96,8 @@ type unsealed struct {
 	cancel context.CancelFunc
 	store  *barrier.Barrier
 	origin lease.Origin
+	// clusterID names the store; it is kept with the clock.
+	clusterID string
 
 	mounts   mounts
 	policies policies

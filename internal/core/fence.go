@@ -24,6 +24,7 @@ const (
 type clockRow struct {
 	V        int       `json:"v"`
 	Instance string    `json:"instance"` // random, made at init; part of every mark
+	Cluster  string    `json:"cluster"`  // a UUID, for seal-status
 	Epoch    uint64    `json:"epoch"`    // unsealings so far
 	Seen     time.Time `json:"seen"`     // the highest wall time seen
 }
@@ -101,6 +102,7 @@ func (u *unsealed) startClock(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	u.clusterID = row.Cluster
 	u.origin = lease.Origin{Instance: row.Instance, Epoch: row.Epoch}
 	if fenced != nil {
 		u.raise(fenced)

@@ -40,7 +40,7 @@ func (c *Core) Handle(ctx context.Context, req *Request) *Response {
 	}
 	u, err := c.open()
 	if err != nil {
-		return &Response{Err: ErrSealed}
+		return &Response{Err: c.notOpen(ctx)}
 	}
 	if !u.enter() {
 		return &Response{Err: ErrSealed}
@@ -60,6 +60,14 @@ func (c *Core) Handle(ctx context.Context, req *Request) *Response {
 		x.fail(err)
 	}
 	return &x.resp
+}
+
+// notOpen tells a sealed server from one that was never initialised.
+func (c *Core) notOpen(ctx context.Context) error {
+	if is, _, err := c.Health(ctx); err == nil && !is {
+		return ErrUninitialized
+	}
+	return ErrSealed
 }
 
 // serve is the sentence.
@@ -122,7 +130,7 @@ func (p *Response) fill(r *route.Request, res route.Result) {
 	p.LeaseID, p.LeaseTTL, p.Renewable = reply.LeaseID, reply.LeaseDuration, reply.Renewable
 	p.Data, p.Raw = res.Data, res.Raw
 	if w := res.Whole; w != nil {
-		p.Data, p.Auth = w.Data, w.Auth
+		p.Data, p.Auth, p.Wrap = w.Data, w.Auth, w.Wrap
 		p.LeaseID, p.LeaseTTL, p.Renewable = w.LeaseID, w.LeaseDuration, w.Renewable
 	}
 }

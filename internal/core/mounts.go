@@ -403,8 +403,7 @@ func (c *Core) AddMount(ctx context.Context, m *Mount) error {
 	if err := c.checkPath(m.Path, m.Class); err != nil {
 		return err
 	}
-	m.V, m.ID = mountVersion, newUUID()
-	m.Accessor = m.Type + "_" + m.ID[:8]
+	m.draw()
 	t, err := u.mounts.current(ctx)
 	if err != nil {
 		return err
@@ -418,6 +417,15 @@ func (c *Core) AddMount(ctx context.Context, m *Mount) error {
 	}
 	_, err = u.mounts.current(ctx)
 	return err
+}
+
+// draw gives a new mount its id and accessor.
+func (m *Mount) draw() {
+	m.V, m.ID = mountVersion, newUUID()
+	m.Accessor = m.Type + "_" + m.ID[:8]
+	if m.Class == ClassAuth {
+		m.Accessor = "auth_" + m.Accessor
+	}
 }
 
 // free says why no mount can be made at path. Two requests for overlapping

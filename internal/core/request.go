@@ -63,11 +63,4 @@ type Response struct {
 }
 
 // WrapInfo stands in the envelope in place of a wrapped answer.
-type WrapInfo struct {
-	Token           secret.String `json:"token"`
-	Accessor        string        `json:"accessor"`
-	TTL             wire.TTL      `json:"ttl"`
-	CreationTime    time.Time     `json:"creation_time"`
-	CreationPath    string        `json:"creation_path"`
-	WrappedAccessor string        `json:"wrapped_accessor,omitempty"`
-}
+type WrapInfo = route.WrapInfo

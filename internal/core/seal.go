@@ -1,6 +1,333 @@
 package core
 
-// SealConfig says how the root key is kept.
-type SealConfig struct{}
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
 
-type sealState struct{}
+	"github.com/leasehold/leasehold/internal/barrier"
+	"github.com/leasehold/leasehold/internal/seal"
+	"github.com/leasehold/leasehold/internal/secret"
+	"github.com/leasehold/leasehold/internal/storage"
+)
+
+// SealConfig says which keys open the store without people.
+type SealConfig struct {
+	Wrappers []seal.Wrapper // none: shares only
+}
+
+// sealState is what holders of shares have given so far.
+type sealState struct {
+	unseal seal.Unseal
+	rekey  seal.Rekey
+	root   seal.GenerateRoot
+}
+
+// sealGrace is how long sealing waits for the requests inside.
+const sealGrace = 10 * time.Second
+
+// SealStatus is what sys/seal-status and health report.
+type SealStatus struct {
+	Type        string // "shamir", "static"
+	Initialized bool
+	Sealed      bool
+	Shares      int
+	Threshold   int
+	Progress    int
+	Nonce       string
+}
+
+// SealStatus reads the state of the seal.
+func (c *Core) SealStatus(ctx context.Context) (SealStatus, error) {
+	st := SealStatus{Type: seal.Shamir, Sealed: c.open_.Load() == nil}
+	for _, w := range c.cfg.Seal.Wrappers {
+		st.Type = w.Kind()
+	}
+	conf, err := seal.Load(ctx, c.cfg.Store)
+	if err != nil || conf == nil {
+		return st, err
+	}
+	st.Initialized = true
+	st.Type, st.Shares, st.Threshold = conf.Type(), conf.Shares, conf.Threshold
+	if st.Sealed {
+		st.Progress, st.Nonce = c.seal.unseal.Progress()
+	}
+	return st, nil
+}
+
+// Health is the cheap part of the status, read for every health check: no
+// storage is touched once the server is open.
+func (c *Core) Health(ctx context.Context) (initialized, sealed bool, err error) {
+	if c.open_.Load() != nil {
+		return true, false, nil
+	}
+	conf, err := seal.Load(ctx, c.cfg.Store)
+	return conf != nil, true, err
+}
+
+// ClusterID names this store for the lifetime of its data.
+func (c *Core) ClusterID() string {
+	if u := c.open_.Load(); u != nil {
+		return u.clusterID
+	}
+	return ""
+}
+
+// Initialized is what a fresh store gives away, once.
+type Initialized struct {
+	Shares [][]byte
+	Root   secret.String
+}
+
+// Init makes the keyring, the shares and the first root token. A server with a
+// key of its own (an auto-unseal) is open afterwards, another is sealed.
+func (c *Core) Init(ctx context.Context, p seal.Params, rootID secret.String) (*Initialized, error) {
+	c.stateMu.Lock()
+	defer c.stateMu.Unlock()
+	if err := p.Validate(); err != nil {
+		return nil, err
+	}
+	if is, err := barrier.Initialized(ctx, c.cfg.Store); err != nil || is {
+		if err == nil {
+			err = barrier.ErrInitialized
+		}
+		return nil, err
+	}
+	root := seal.NewRootKey()
+	defer clear(root)
+	conf, shares, err := seal.New(ctx, root, p, c.cfg.Seal.Wrappers...)
+	if err != nil {
+		return nil, err
+	}
+	if err := barrier.Init(ctx, c.cfg.Store, root, c.cfg.Now(), conf.Put); err != nil {
+		return nil, fmt.Errorf("initialising: %w", err)
+	}
+	if err := c.makeOpen(ctx, root); err != nil {
+		return nil, err
+	}
+	t, err := c.open_.Load().rootToken(ctx, rootID)
+	if err != nil {
+		return nil, err
+	}
+	if len(c.cfg.Seal.Wrappers) == 0 {
+		c.shut(sealGrace)
+	}
+	return &Initialized{Shares: shares, Root: t.Text}, nil
+}
+
+// Unseal takes one share. With the last of enough the server is open.
+func (c *Core) Unseal(ctx context.Context, share []byte) error {
+	c.stateMu.Lock()
+	defer c.stateMu.Unlock()
+	conf, err := seal.Load(ctx, c.cfg.Store)
+	if err != nil {
+		return err
+	}
+	if conf == nil {
+		return ErrUninitialized
+	}
+	if c.open_.Load() != nil {
+		return nil
+	}
+	root, err := c.seal.unseal.Submit(conf, share)
+	if err != nil || root == nil {
+		return err
+	}
+	defer clear(root)
+	return c.openWith(ctx, conf, root)
+}
+
+// openWith opens the server and gives each configured key its slot, so that a
+// key which was added to the configuration opens the store the next time.
+func (c *Core) openWith(ctx context.Context, conf *seal.Config, root []byte) error {
+	if err := c.makeOpen(ctx, root); err != nil {
+		return err
+	}
+	changed := false
+	for _, w := range c.cfg.Seal.Wrappers {
+		made, err := conf.Refresh(ctx, root, w)
+		if err != nil {
+			c.log.Error("a seal's key cannot wrap the root key; the server is open, but will not open by that key", "seal", w.Kind(), "error", err)
+			continue
+		}
+		changed = changed || made
+	}
+	if !changed {
+		return nil
+	}
+	_, err := c.cfg.Store.Update(ctx, conf.Put)
+	return err
+}
+
+// AutoUnseal opens the server with a key of its own, where it has one and the
+// store is initialised. opened is false when people's shares are needed.
+func (c *Core) AutoUnseal(ctx context.Context) (opened bool, err error) {
+	c.stateMu.Lock()
+	defer c.stateMu.Unlock()
+	conf, err := seal.Load(ctx, c.cfg.Store)
+	if err != nil || conf == nil || c.open_.Load() != nil {
+		return c.open_.Load() != nil, err
+	}
+	var failed []error
+	for _, w := range c.cfg.Seal.Wrappers {
+		root, err := conf.Open(ctx, w)
+		if err != nil {
+			failed = append(failed, err)
+			continue
+		}
+		if root == nil {
+			continue
+		}
+		defer clear(root)
+		return true, c.openWith(ctx, conf, root)
+	}
+	return false, errors.Join(failed...)
+}
+
+// ResetUnseal forgets the shares given so far.
+func (c *Core) ResetUnseal() { c.seal.unseal.Reset() }
+
+// Seal closes the server: it refuses requests, waits for running ones within
+// their limit, and forgets the keys.
+func (c *Core) Seal() error {
+	c.stateMu.Lock()
+	defer c.stateMu.Unlock()
+	if c.open_.Load() == nil {
+		return ErrSealed
+	}
+	c.shut(sealGrace)
+	c.log.Info("sealed")
+	return nil
+}
+
+func (c *Core) sealConfig(ctx context.Context) (*seal.Config, *unsealed, error) {
+	u, err := c.open()
+	if err != nil {
+		return nil, nil, err
+	}
+	conf, err := seal.Load(ctx, c.cfg.Store)
+	if err == nil && conf == nil {
+		err = ErrUninitialized
+	}
+	return conf, u, err
+}
+
+// BeginRekey starts making new shares.
+func (c *Core) BeginRekey(ctx context.Context, p seal.Params, verify bool) (seal.RekeyStatus, error) {
+	conf, _, err := c.sealConfig(ctx)
+	if err != nil {
+		return seal.RekeyStatus{}, err
+	}
+	return c.seal.rekey.Begin(conf, p, verify)
+}
+
+// RekeyStatus tells of the attempt in progress.
+func (c *Core) RekeyStatus(ctx context.Context) (seal.RekeyStatus, error) {
+	conf, _, err := c.sealConfig(ctx)
+	if err != nil {
+		return seal.RekeyStatus{}, err
+	}
+	return c.seal.rekey.Status(conf), nil
+}
+
+// UpdateRekey takes an old share. With the last of enough it gives the new
+// ones, which count from then on unless they are to be verified first.
+func (c *Core) UpdateRekey(ctx context.Context, share []byte, nonce string) (*seal.Rekeyed, error) {
+	c.stateMu.Lock()
+	defer c.stateMu.Unlock()
+	conf, u, err := c.sealConfig(ctx)
+	if err != nil {
+		return nil, err
+	}
+	made, err := c.seal.rekey.Update(ctx, conf, share, nonce, c.cfg.Seal.Wrappers...)
+	if err != nil || made == nil || made.VerificationNonce != "" {
+		return made, err
+	}
+	return made, u.rekeyTo(ctx, made)
+}
+
+// VerifyRekey takes back a new share. With the last of enough they count.
+func (c *Core) VerifyRekey(ctx context.Context, share []byte, nonce string) (*seal.Rekeyed, error) {
+	c.stateMu.Lock()
+	defer c.stateMu.Unlock()
+	u, err := c.open()
+	if err != nil {
+		return nil, err
+	}
+	made, err := c.seal.rekey.Verify(share, nonce)
+	if err != nil || made == nil {
+		return nil, err
+	}
+	return made, u.rekeyTo(ctx, made)
+}
+
+func (u *unsealed) rekeyTo(ctx context.Context, made *seal.Rekeyed) error {
+	defer clear(made.Root)
+	return u.store.Rekey(context.WithoutCancel(ctx), made.Root, func(tx storage.Tx) error { return made.Config.Put(tx) })
+}
+
+// Rekeying gives the attempt itself, for cancelling and the state of its
+// verification.
+func (c *Core) Rekeying() *seal.Rekey { return &c.seal.rekey }
+
+// rootTokenLength is that of a token's text: "hvs." and 24 characters.
+const rootTokenLength = 28
+
+// BeginRoot starts making a root token.
+func (c *Core) BeginRoot(ctx context.Context, otp string) (seal.RootStatus, error) {
+	conf, _, err := c.sealConfig(ctx)
+	if err != nil {
+		return seal.RootStatus{}, err
+	}
+	return c.seal.root.Begin(conf, otp, rootTokenLength)
+}
+
+// RootStatus tells of the attempt in progress.
+func (c *Core) RootStatus(ctx context.Context) (seal.RootStatus, error) {
+	conf, _, err := c.sealConfig(ctx)
+	if err != nil {
+		return seal.RootStatus{}, err
+	}
+	return c.seal.root.Status(conf), nil
+}
+
+// UpdateRoot takes a share. With the last of enough the status is complete.
+func (c *Core) UpdateRoot(ctx context.Context, share []byte, nonce string) (seal.RootStatus, error) {
+	conf, u, err := c.sealConfig(ctx)
+	if err != nil {
+		return seal.RootStatus{}, err
+	}
+	return c.seal.root.Update(ctx, conf, share, nonce, func(ctx context.Context) (secret.String, error) {
+		t, err := u.rootToken(ctx, noID)
+		if err != nil {
+			return noID, err
+		}
+		return t.Text, nil
+	})
+}
+
+// CancelRoot ends the attempt.
+func (c *Core) CancelRoot() { c.seal.root.Cancel() }
+
+// RootTokenLength is how long an OTP for a root token is.
+func (c *Core) RootTokenLength() int { return rootTokenLength }
+
+// RotateKey adds a term to the keyring: what is written from now on is
+// encrypted under a new key.
+func (c *Core) RotateKey(ctx context.Context) (barrier.KeyStatus, error) {
+	u, err := c.open()
+	if err != nil {
+		return barrier.KeyStatus{}, err
+	}
+	return u.store.Rotate(ctx)
+}
+
+// KeyStatus tells of the key in use.
+func (c *Core) KeyStatus() (barrier.KeyStatus, error) {
+	u, err := c.open()
+	if err != nil {
+		return barrier.KeyStatus{}, err
+	}
+	return u.store.KeyStatus()
+}

@@ -13,6 +13,7 @@ import (
 	"github.com/leasehold/leasehold/internal/lane"
 	"github.com/leasehold/leasehold/internal/lease"
 	"github.com/leasehold/leasehold/internal/policy"
+	"github.com/leasehold/leasehold/internal/secret"
 	"github.com/leasehold/leasehold/internal/storage"
 	"github.com/leasehold/leasehold/internal/token"
 )
@@ -34,6 +35,9 @@ func (c *Core) makeOpen(ctx context.Context, root []byte) (err error) {
 			err = errors.Join(err, b.Close())
 		}
 	}()
+	if err := u.firstRows(ctx); err != nil {
+		return fmt.Errorf("writing the first rows: %w", err)
+	}
 	if err := u.startClock(ctx); err != nil {
 		return fmt.Errorf("reading the clock: %w", err)
 	}
@@ -227,40 +231,38 @@ func (c *Core) shut(grace time.Duration) {
 	}
 }
 
-// firstRows writes what a fresh store begins with: the root namespace, the
-// clock, the server's own mounts and the default policy. It runs in one
-// transaction over a barrier that was just made.
-func (c *Core) firstRows(ctx context.Context, b *barrier.Barrier) error {
-	now := c.cfg.Now().Round(0)
-	_, err := b.Update(ctx, func(tx storage.Tx) error {
+// firstRows writes what a fresh store begins with, unless it is there: the
+// root namespace, the clock, the server's own mounts and policies. It is one
+// transaction, so a crash between making the keyring and this leaves nothing
+// half done.
+func (u *unsealed) firstRows(ctx context.Context) error {
+	now := u.core.cfg.Now().Round(0)
+	_, err := u.store.Update(ctx, func(tx storage.Tx) error {
+		if b, err := tx.Get(clockKey); err != nil || b != nil {
+			return err
+		}
 		if err := tx.Put(NamespaceLiveKey(token.RootNamespace), []byte(lease.Alive)); err != nil {
 			return err
 		}
-		if err := putJSON(tx, clockKey, clockRow{V: 1, Instance: newUUID()[:13], Seen: now}); err != nil {
+		if err := putJSON(tx, clockKey, clockRow{V: 1, Instance: newUUID()[:13], Cluster: newUUID(), Seen: now}); err != nil {
 			return err
 		}
-		err := putJSON(tx, policyPrefix+token.RootNamespace+"/"+policy.DefaultName,
-			PolicyRow{V: policyVersion, Name: policy.DefaultName, Text: policy.DefaultText, Modified: now})
-		if err != nil {
-			return err
-		}
-		err = putJSON(tx, policyPrefix+token.RootNamespace+"/"+policy.ResponseWrappingName,
-			PolicyRow{V: policyVersion, Name: policy.ResponseWrappingName, Text: policy.ResponseWrappingText, Modified: now})
-		if err != nil {
-			return err
+		for name, text := range map[string]string{
+			policy.DefaultName: policy.DefaultText, policy.ResponseWrappingName: policy.ResponseWrappingText,
+		} {
+			row := PolicyRow{V: policyVersion, Name: name, Text: text, Modified: now}
+			if err := putJSON(tx, policyPrefix+token.RootNamespace+"/"+name, row); err != nil {
+				return err
+			}
 		}
 		for _, m := range []Mount{
 			{Path: "sys/", Class: ClassSecret, Type: "system", Description: "system endpoints used for control, policy and debugging", SealWrap: true},
 			{Path: "cubbyhole/", Class: ClassSecret, Type: "cubbyhole", Description: "per-token private secret storage", Local: true},
 			{Path: "identity/", Class: ClassSecret, Type: "identity", Description: "identity store"},
-			{Path: "auth/token/", Class: ClassAuth, Type: "token", Description: "token based credentials"},
+			{Path: "auth/token/", Class: ClassAuth, Type: "token", Description: "token based credentials", Config: MountConfig{TokenType: "default-service"}},
 		} {
-			m.V, m.Namespace, m.ID = mountVersion, token.RootNamespace, newUUID()
-			m.Accessor = m.Type + "_" + m.ID[:8]
-			if m.Class == ClassAuth {
-				m.Accessor = "auth_" + m.Accessor
-				m.Config.TokenType = "default-service"
-			}
+			m.Namespace = token.RootNamespace
+			m.draw()
 			if err := addMount(tx, &m); err != nil {
 				return err
 			}
@@ -271,10 +273,10 @@ func (c *Core) firstRows(ctx context.Context, b *barrier.Barrier) error {
 }
 
 // rootToken makes a token with the root policy that never expires.
-func (u *unsealed) rootToken(ctx context.Context) (*token.Token, error) {
+func (u *unsealed) rootToken(ctx context.Context, id secret.String) (*token.Token, error) {
 	return u.tokens.Create(ctx, &token.Entry{
 		Namespace: token.RootNamespace, Policies: []string{policy.RootName}, Path: "auth/token/root", DisplayName: "root",
-	}, noID)
+	}, id)
 }
 
 // Stop seals for good: the process is ending.
