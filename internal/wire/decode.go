@@ -152,18 +152,13 @@ func (r *reader) query(name string, values []string) error {
 
 func (r *reader) body() error {
 	b := r.src.Body
-	i := skipSpace(b, 0)
-	if i == len(b) {
+	if skipSpace(b, 0) == len(b) {
 		return nil
 	}
-	end, err := skipValue(b, i, 0)
-	if err == nil && skipSpace(b, end) != len(b) {
-		err = syntax(end, "unexpected data after the JSON value")
-	}
+	whole, err := only(b)
 	if err != nil {
 		return errs.New(errs.Invalid, "failed to decode JSON input: %v", err)
 	}
-	whole := Value(b[i:end])
 	switch whole.Kind() {
 	case Null:
 		return nil
@@ -231,13 +226,11 @@ func AppendHashedBody(dst, body []byte, hash Hasher) []byte {
 }
 
 func appendHashedBody(dst, body []byte, hash Hasher, p *plan) []byte {
-	h := &hashing{hash: hash, fields: p}
-	i := skipSpace(body, 0)
-	if i == len(body) || Check(body) != nil {
+	v, err := only(body)
+	if err != nil {
 		return append(dst, "null"...)
 	}
-	end, _ := skipValue(body, i, 0)
-	return h.value(dst, body[i:end])
+	return (&hashing{hash: hash, fields: p}).value(dst, v)
 }
 
 // FieldInfo describes a field for help and OpenAPI.
@@ -278,13 +271,9 @@ func FieldsOf(t reflect.Type) []FieldInfo {
 // Unmarshal reads a stored row. It is as tolerant as the decoder of requests
 // and ignores what it does not know; the row's version says what it must know.
 func Unmarshal[T any](b []byte, into *T) error {
-	if err := Check(b); err != nil {
-		return err
-	}
-	i := skipSpace(b, 0)
-	end, err := skipValue(b, i, 0)
+	v, err := only(b)
 	if err != nil {
 		return err
 	}
-	return planOf(reflect.TypeFor[T]()).decodeInto(unsafe.Pointer(into), b[i:end])
+	return planOf(reflect.TypeFor[T]()).decodeInto(unsafe.Pointer(into), v)
 }

@@ -151,7 +151,7 @@ func TestDecodeRefuses(t *testing.T) {
 		{`"x"`, `a string`},
 		{`{"a":`, `offset 5`},
 		{`{"a":1,}`, `offset 7`},
-		{`{"a":1} x`, `offset 7`},
+		{`{"a":1} x`, `offset 8`},
 		{`{"a":01}`, `offset 6`},
 		{`{a:1}`, `offset 1`},
 		{`{"a":nul}`, `offset 8`},

@@ -32,14 +32,22 @@ func unexpected(b []byte, i int, want string) error {
 // MaxDepth, with nothing but white space around it. Text that is not UTF-8 is
 // refused, because it could not be answered as JSON.
 func Check(b []byte) error {
-	i, err := skipValue(b, skipSpace(b, 0), 0)
+	_, err := only(b)
+	return err
+}
+
+// only gives the one value that b holds, checked and without the white space
+// around it.
+func only(b []byte) (Value, error) {
+	begin := skipSpace(b, 0)
+	end, err := skipValue(b, begin, 0)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if i = skipSpace(b, i); i < len(b) {
-		return syntax(i, "unexpected data after the JSON value")
+	if i := skipSpace(b, end); i < len(b) {
+		return nil, syntax(i, "unexpected data after the JSON value")
 	}
-	return nil
+	return b[begin:end], nil
 }
 
 func skipSpace(b []byte, i int) int {

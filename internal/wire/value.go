@@ -136,13 +136,14 @@ func sameKey(written []byte, name string) bool {
 // ParseObject checks b and returns it as a compact object. Empty input and
 // null are the nil Object.
 func ParseObject(b []byte) (Object, error) {
-	if err := Check(b); err != nil {
-		if skipSpace(b, 0) == len(b) {
-			return nil, nil
-		}
+	if skipSpace(b, 0) == len(b) {
+		return nil, nil
+	}
+	v, err := only(b)
+	if err != nil {
 		return nil, err
 	}
-	return Value(b[skipSpace(b, 0):]).object()
+	return v.object()
 }
 
 var errNotObject = errors.New("expected an object")
