@@ -173,7 +173,18 @@ type TokenReply struct {
 type Whole struct {
 	Data          wire.Data // nil is null
 	Auth          wire.Data // nil is null
+	Wrap          *WrapInfo // nil is null; the answer is wrapped already
 	LeaseID       string
 	LeaseDuration time.Duration
 	Renewable     bool
+}
+
+// WrapInfo stands in the envelope in place of a wrapped answer.
+type WrapInfo struct {
+	Token           secret.String `json:"token"`
+	Accessor        string        `json:"accessor"`
+	TTL             wire.TTL      `json:"ttl"`
+	CreationTime    time.Time     `json:"creation_time"`
+	CreationPath    string        `json:"creation_path"`
+	WrappedAccessor string        `json:"wrapped_accessor,omitempty"`
 }
