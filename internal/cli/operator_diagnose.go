@@ -108,6 +108,8 @@ type health struct {
 	Sealed      bool   `json:"sealed"`
 	ServerTime  int64  `json:"server_time_utc"`
 	Version     string `json:"version"`
+	Own         string `json:"leasehold_version"` // "" of servers that are not ours
+	Fenced      string `json:"expiry_fenced"`     // why expiry waits
 }
 
 func (d *diagnosis) server(ctx context.Context) error {
@@ -133,6 +135,12 @@ func (d *diagnosis) server(ctx context.Context) error {
 		return nil
 	}
 	d.add("Seal", findOK, "unsealed")
+	switch {
+	case h.Fenced != "":
+		d.add("Expiry", findWarning, "waits: %s. \"leasehold operator fence lift\" lets it go on", h.Fenced)
+	case h.Own != "":
+		d.add("Expiry", findOK, "")
+	}
 	d.leases(ctx, cl)
 	return nil
 }
@@ -169,18 +177,6 @@ func (d *diagnosis) reach(ctx context.Context, cl *api.Client) (*health, error) 
 
 // leases asks what needs a token; without one the checks are skipped.
 func (d *diagnosis) leases(ctx context.Context, cl *api.Client) {
-	var fence struct {
-		Fenced bool   `json:"fenced"`
-		Reason string `json:"reason"`
-	}
-	switch err := d.ask(ctx, cl, "sys/leases/fence", nil, &fence); {
-	case err != nil:
-		d.add("Expiry", findSkipped, "%v", err)
-	case fence.Fenced:
-		d.add("Expiry", findWarning, "waits: %s. \"leasehold operator fence lift\" lets it go on", fence.Reason)
-	default:
-		d.add("Expiry", findOK, "")
-	}
 	var count struct {
 		N int `json:"lease_count"`
 	}

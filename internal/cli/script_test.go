@@ -22,10 +22,6 @@ import (
 	"github.com/leasehold/leasehold/internal/cli"
 )
 
-// devServer runs "leasehold server" inside the test. It is what cmd/leasehold
-// hands to cli.Config.Server.
-var devServer func(context.Context, cli.ServerArgs) int
-
 // TestMain lets scripts run "leasehold" as a process of its own.
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
@@ -53,14 +49,6 @@ func fakeServer(_ context.Context, a cli.ServerArgs) int {
 // TestScripts runs the scripts whose server replays recorded answers: they
 // fix what the commands send and print, whatever the server is.
 func TestScripts(t *testing.T) { runScripts(t, "testdata") }
-
-// TestLive runs the scripts that use a real dev server.
-func TestLive(t *testing.T) {
-	if devServer == nil {
-		t.Skip("internal/server is not joined yet")
-	}
-	runScripts(t, filepath.Join("testdata", "live"))
-}
 
 func runScripts(t *testing.T, dir string) {
 	testscript.Run(t, testscript.Params{
