@@ -107,6 +107,7 @@ type unsealed struct {
 	broker   *audit.Broker
 	outbox   *outbox.Outbox
 	auditing auditing
+	settings settings
 	fence    fence
 
 	// active counts requests inside; closed, once set, refuses further ones.

@@ -2,6 +2,7 @@ package core
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"strings"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/leasehold/leasehold/internal/errs"
 	"github.com/leasehold/leasehold/internal/policy"
 	"github.com/leasehold/leasehold/internal/route"
+	"github.com/leasehold/leasehold/internal/storage"
 	"github.com/leasehold/leasehold/internal/token"
 	"github.com/leasehold/leasehold/internal/wire"
 )
@@ -136,6 +138,7 @@ func (p *Response) fill(r *route.Request, res route.Result) {
 }
 
 func (x *exchange) fail(err error) {
+	err = named(err)
 	if errs.KindOf(err) == errs.Internal {
 		x.u.core.log.Error("a request failed", "request", x.req.ID, "operation", x.req.Op.String(),
 			"mount", x.r.Mount.Path, "error", err)
@@ -147,6 +150,24 @@ func (x *exchange) fail(err error) {
 		warnings = x.r.Reply().Warnings
 	}
 	x.resp = Response{Err: err, Warnings: warnings, Form: x.resp.Form}
+}
+
+// named gives the states of the store and of time their own answers.
+func named(err error) error {
+	switch {
+	case errs.KindOf(err) != errs.Internal:
+	case errors.Is(err, storage.ErrReadOnly):
+		return errs.Wrap(errs.Unavailable, err, "the server's disk is full: nothing can be written until there is room")
+	case errors.Is(err, storage.ErrStopped), errors.Is(err, storage.ErrClosed):
+		return errs.Wrap(errs.Unavailable, err, "the server's store has stopped; its log has the cause")
+	case errors.Is(err, storage.ErrTooLarge):
+		return errs.Wrap(errs.TooLarge, err, "the request writes more than 1 MiB at once")
+	case errors.Is(err, context.DeadlineExceeded):
+		return errs.Wrap(errs.Unavailable, err, "the request took longer than the server allows (max_request_duration)")
+	case errors.Is(err, context.Canceled):
+		return errs.Wrap(errs.Unavailable, err, "the client went away")
+	}
+	return err
 }
 
 // route finds the namespace, the mount and the endpoint. That there is none is
@@ -211,7 +232,7 @@ func (x *exchange) admit(ctx context.Context) error {
 		return err
 	}
 	x.token = t
-	if len(t.BoundCIDRs) > 0 && !inAny(t.BoundCIDRs, x.req.Remote.Addr()) {
+	if len(t.BoundCIDRs) > 0 && !InAny(t.BoundCIDRs, x.req.Remote.Addr()) {
 		return errDenied
 	}
 	// A limited use is taken before anything is decided: refused requests
@@ -306,7 +327,7 @@ func (c *Core) Sudo(ctx context.Context, caller route.Caller, path string, op wi
 	return set.Allow(path, op).Sudo(), nil
 }
 
-func inAny(nets []netip.Prefix, a netip.Addr) bool {
+func InAny(nets []netip.Prefix, a netip.Addr) bool {
 	a = a.Unmap()
 	for _, n := range nets {
 		if n.Contains(a) {

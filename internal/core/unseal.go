@@ -75,6 +75,7 @@ func (c *Core) makeOpen(ctx context.Context, root []byte) (err error) {
 	if err := u.loadDevices(ctx); err != nil {
 		return err
 	}
+	u.settings.dirty.Store(true)
 	u.mounts.dirty.Store(true)
 	if _, err := u.mounts.current(ctx); err != nil {
 		return err
@@ -134,6 +135,8 @@ func (u *unsealed) changed(changes []storage.Change) {
 			u.mounts.dirty.Store(true)
 		case policyPrefix:
 			u.policies.changed(c.Key, c.Rev)
+		case settingsPrefix:
+			u.settings.dirty.Store(true)
 		case devicePrefix, headerPrefix:
 			u.auditing.dirty.Store(true)
 		}
@@ -144,6 +147,7 @@ func (u *unsealed) changed(changes []storage.Change) {
 func (u *unsealed) lost(rev storage.Revision) {
 	u.tokens.Lost(rev)
 	u.policies.drop(rev)
+	u.settings.dirty.Store(true)
 	u.mounts.dirty.Store(true)
 	u.auditing.dirty.Store(true)
 }
@@ -182,12 +186,14 @@ func (u *unsealed) dropToken(ctx context.Context, _, key string) error {
 	return nil
 }
 
-// sweep finishes what takes many steps: mounts that are ending.
+// sweep finishes what takes many steps, such as mounts that are ending, and
+// rotates the keyring when it is time.
 func (u *unsealed) sweep(ctx context.Context) {
 	tick := time.NewTicker(5 * time.Second)
 	defer tick.Stop()
 	for {
 		u.sweepMounts(ctx)
+		u.rotateIfDue(ctx)
 		select {
 		case <-ctx.Done():
 			return

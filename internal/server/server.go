@@ -27,6 +27,8 @@ type Config struct {
 	// APIVersion is the level of Vault's API that clients' version gates see.
 	APIVersion string
 	Version    string // ours
+	// StorageType is what seal-status calls the store.
+	StorageType string
 	// DefaultTTL and MaxTTL of leases; zero takes 768h.
 	DefaultTTL, MaxTTL time.Duration
 	MaxGap             time.Duration // see core.Config

@@ -1,0 +1,98 @@
+package server
+
+import (
+	"context"
+
+	"github.com/leasehold/leasehold/internal/core"
+	"github.com/leasehold/leasehold/internal/engines/sys"
+	"github.com/leasehold/leasehold/internal/seal"
+	"github.com/leasehold/leasehold/internal/secret"
+)
+
+// state is the server as sys tells about it, sealed or not.
+type state struct{ s *Server }
+
+var _ sys.State = state{}
+
+func (st state) Status(ctx context.Context) (sys.Status, error) {
+	is, err := st.s.core.SealStatus(ctx)
+	if err != nil {
+		return sys.Status{}, err
+	}
+	out := sys.Status{
+		SealType: is.Type, StorageType: st.s.cfg.StorageType, Initialized: is.Initialized, Sealed: is.Sealed,
+		Shares: is.Shares, Threshold: is.Threshold, Progress: is.Progress, Nonce: is.Nonce,
+		RecoverySeal: is.Type != seal.Shamir,
+	}
+	if !is.Sealed {
+		out.ClusterName, out.ClusterID = st.s.cfg.ClusterName, st.s.core.ClusterID()
+		out.Fence, err = fences(st).Read(ctx)
+	}
+	return out, err
+}
+
+func (st state) Init(ctx context.Context, p sys.InitParams) (sys.InitResult, error) {
+	recovery := len(st.s.cfg.Seal.Wrappers) > 0
+	params := seal.Params{Shares: p.Shares, Threshold: p.Threshold}
+	if recovery {
+		params = seal.Params{Shares: p.RecoveryShares, Threshold: p.RecoveryThreshold}
+		if params == (seal.Params{}) {
+			params = seal.Params{Shares: max(p.Shares, 1), Threshold: max(p.Threshold, 1)}
+		}
+	}
+	made, err := st.s.core.Init(ctx, params, secret.String{})
+	if err != nil {
+		return sys.InitResult{}, err
+	}
+	shares := make([]*secret.Bytes, len(made.Shares))
+	for i, b := range made.Shares {
+		shares[i] = secret.NewBytes(b)
+	}
+	if recovery {
+		return sys.InitResult{Recovery: shares, Root: made.Root}, nil
+	}
+	return sys.InitResult{Shares: shares, Root: made.Root}, nil
+}
+
+func (st state) Unseal(ctx context.Context, share *secret.Bytes) error {
+	return st.s.core.Unseal(ctx, share.Reveal())
+}
+
+func (st state) ResetUnseal(context.Context) error {
+	st.s.core.ResetUnseal()
+	return nil
+}
+
+// fences tells whether expiry waits.
+type fences struct{ s *Server }
+
+func (f fences) Read(context.Context) (sys.Fence, error) {
+	is, err := f.s.core.Fence()
+	return sys.Fence(is), err
+}
+
+func (f fences) Lift(ctx context.Context) error { return f.s.core.LiftFence(ctx) }
+
+// keyring is the barrier's.
+type keyring struct{ c *core.Core }
+
+var _ sys.Keyring = keyring{}
+
+func (k keyring) Rotate(ctx context.Context) error {
+	_, err := k.c.RotateKey(ctx)
+	return err
+}
+
+func (k keyring) Newest(context.Context) (sys.Key, error) {
+	st, err := k.c.KeyStatus()
+	return sys.Key{Term: int(st.Term), Installed: st.InstallTime, Encryptions: int64(st.Encryptions)}, err
+}
+
+func (k keyring) Rotation(ctx context.Context) (sys.Rotation, error) {
+	r, err := k.c.Rotation(ctx)
+	return sys.Rotation{Enabled: !r.Disabled, Interval: r.Interval, MaxOperations: int64(r.MaxOperations)}, err
+}
+
+func (k keyring) SetRotation(ctx context.Context, r sys.Rotation) error {
+	return k.c.SetRotation(ctx, core.Rotation{Disabled: !r.Enabled, Interval: r.Interval, MaxOperations: uint64(max(r.MaxOperations, 0))})
+}
