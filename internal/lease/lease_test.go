@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -90,7 +91,7 @@ type rig struct {
 	store  *lease.Store
 	kind   *lease.Kind[ref]
 	target *target
-	fenced bool
+	fenced atomic.Bool
 	stop   func()
 }
 
@@ -104,7 +105,7 @@ func newRig(t *testing.T) *rig {
 		return r.target.down
 	}
 	handlers := map[string]lane.Handler{}
-	r.lanes = lane.New(lane.Config{Store: r.db, Handlers: handlers, Held: func() bool { return r.fenced }})
+	r.lanes = lane.New(lane.Config{Store: r.db, Handlers: handlers, Held: r.fenced.Load})
 	r.store = lease.New(lease.Config{
 		Store: r.db, Lanes: r.lanes, Origin: lease.Origin{Instance: "inst", Epoch: 3},
 		Hash:   func(s string) [32]byte { return sha256.Sum256([]byte("key" + s)) },
@@ -119,7 +120,7 @@ func newRig(t *testing.T) *rig {
 			})
 			return alive, err
 		},
-		Fenced: func() bool { return r.fenced },
+		Fenced: r.fenced.Load,
 	})
 	handlers[lease.DueKind] = r.store.Handler()
 	r.put(liveOf, lease.Alive)
@@ -501,7 +502,7 @@ func TestFence(t *testing.T) {
 			r.mustIssue(fmt.Sprint("user", i), time.Hour)
 		}
 		late := r.mustIssue("late", 3*time.Hour)
-		r.fenced = true
+		r.fenced.Store(true)
 		time.Sleep(2 * time.Hour)
 		synctest.Wait()
 		if n := r.left("lease/"); n != 51 {
@@ -510,7 +511,7 @@ func TestFence(t *testing.T) {
 		if _, err := r.store.Revoke(r.t.Context(), ns, late.ID, lease.Revoked, true); err != nil {
 			t.Fatalf("Revoke behind the fence = %v", err)
 		}
-		r.fenced = false
+		r.fenced.Store(false)
 		r.lanes.Resume()
 		time.Sleep(2 * time.Minute)
 		synctest.Wait()
