@@ -79,12 +79,13 @@ func (s *Store) notify() {
 // the next group.
 type committer struct {
 	s       *Store
-	base    *snapshot // what the group's functions see below the group's own writes
+	base    *snapshot        // what the group's functions see below the group's own writes
+	below   *pebble.Iterator // over base; nil until the group reads
 	buf     storage.Buffer
 	rows    []row          // the group's writes
 	index   map[string]int // of rows, by key
-	bytes   int
-	writers uint64 // functions that wrote
+	bytes   int            // of rows
+	writers uint64         // functions that wrote
 	batch   *pebble.Batch
 	changes []storage.Change
 	key     []byte
@@ -152,6 +153,12 @@ func (c *committer) group(work []*request) (n int, ok bool) {
 			c.run(r)
 		}
 	}
+	if c.below != nil {
+		if err := c.below.Close(); err != nil { // a read failed, so its function has, too
+			c.s.log.Warn("storage: reading", "error", err)
+		}
+		c.below = nil
+	}
 	rev, ok := c.commit()
 	if !ok {
 		return n, false
@@ -215,9 +222,24 @@ func (c *committer) read(key string) (value []byte, err error) {
 	if i, ok := c.index[key]; ok {
 		return c.rows[i].value, nil
 	}
+	if c.below == nil {
+		// Most keys that an Update reads must not be there. For those an
+		// iterator is several times faster than a plain Get, which looks into
+		// the lowest level without asking its filters.
+		if c.below, err = c.base.p.NewIter(&pebble.IterOptions{UseL6Filters: true}); err != nil {
+			return nil, err
+		}
+	}
 	c.key = append(c.key[:0], key...)
-	value, c.values, err = c.base.get(c.key, c.values)
-	return value, err
+	if !c.below.SeekPrefixGE(c.key) {
+		return nil, c.below.Error()
+	}
+	v, err := c.below.ValueAndErr()
+	if err != nil {
+		return nil, err
+	}
+	value, c.values = appended(c.values, v)
+	return value, nil
 }
 
 // commit makes the group's writes durable, then visible, then known to the

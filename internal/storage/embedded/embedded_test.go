@@ -337,3 +337,38 @@ func TestStats(t *testing.T) {
 		t.Errorf("Stats = %+v after %d Updates", st, n)
 	}
 }
+
+// TestBackgroundFailure: what fails behind the committer's back stops the
+// store as well, and leaves nobody waiting.
+func TestBackgroundFailure(t *testing.T) {
+	for name, hit := range map[string]func(errorfs.Op) bool{
+		"manifest": func(op errorfs.Op) bool {
+			return strings.Contains(op.Path, "MANIFEST") && (op.Kind == errorfs.OpFileWrite || op.Kind == errorfs.OpFileSync)
+		},
+		"new log": func(op errorfs.Op) bool {
+			return strings.HasSuffix(op.Path, ".log") && (op.Kind == errorfs.OpCreate || op.Kind == errorfs.OpReuseForWrite)
+		},
+	} {
+		var broken atomic.Bool
+		fs := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+			if broken.Load() && hit(op) {
+				return errors.New("the disk is gone")
+			}
+			return nil
+		}))
+		s := mustOpen(t, embedded.Options{Path: "store", FS: fs})
+		storagetest.Put(t, s, "a", "1")
+		broken.Store(true)
+		value := make([]byte, 512<<10)
+		var err error
+		for i := 0; err == nil && i < 1000; i++ { // until memtables must be written out
+			_, err = s.Update(context.Background(), func(tx storage.Tx) error { return tx.Put(fmt.Sprint(i%10), value) })
+		}
+		if !errors.Is(err, storage.ErrStopped) {
+			t.Errorf("%s: Update with a broken disk = %v, want ErrStopped", name, err)
+		}
+		if err := s.Close(); err != nil {
+			t.Errorf("%s: Close: %v", name, err)
+		}
+	}
+}

@@ -64,12 +64,18 @@ func (sn *snapshot) get(key, buf []byte) (value, grown []byte, err error) {
 	if err != nil {
 		return nil, buf, err
 	}
-	if buf == nil { // a slice of it must not be nil
+	value, grown = appended(buf, v)
+	return value, grown, closer.Close()
+}
+
+// appended appends v to buf and returns both. The value is not nil.
+func appended(buf, v []byte) (value, grown []byte) {
+	if buf == nil {
 		buf = make([]byte, 0, 4<<10)
 	}
 	start := len(buf)
 	buf = append(buf, v...)
-	return buf[start:len(buf):len(buf)], buf, closer.Close()
+	return buf[start:len(buf):len(buf)], buf
 }
 
 // view reads a snapshot. What Get returns lies in values, so that no iterator
