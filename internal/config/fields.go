@@ -1,0 +1,232 @@
+package config
+
+import (
+	"net/url"
+	"strings"
+	"time"
+)
+
+// Why keys that Vault knows have no effect.
+const (
+	oneProcess   = "a server is one process and does not forward requests"
+	noMlock      = "memory is not locked; turn swap off, or encrypt it"
+	noPlugins    = "engines are part of the server"
+	noLicence    = "there are no licensed features"
+	noDebugging  = "it serves the debugging of Vault itself"
+	rotateLogs   = "let logrotate or the journal turn logs over"
+	noStatsd     = "figures are offered at sys/metrics and not sent"
+	alwaysLimits = "lanes and deadlines limit the load"
+)
+
+// topFields are the keys at the top of a file.
+var topFields = fields[Config]{
+	"listener": readListeners,
+	"storage":  readStorage,
+	"backend":  readStorage, // the older name
+	"seal":     readSeal,
+
+	"api_addr":     readAPIAddr,
+	"cluster_name": str(func(c *Config) *string { return &c.ClusterName }),
+
+	"log_level":          readLevel(func(c *Config) *string { return &c.LogLevel }),
+	"log_requests_level": readLevel(func(c *Config) *string { return &c.LogRequestsLevel }),
+	"log_format":         oneOf(func(c *Config) *string { return &c.LogFormat }, "standard", "json"),
+	"log_file":           str(func(c *Config) *string { return &c.LogFile }),
+
+	"default_lease_ttl":            duration(func(c *Config) *time.Duration { return &c.DefaultLeaseTTL }),
+	"max_lease_ttl":                duration(func(c *Config) *time.Duration { return &c.MaxLeaseTTL }),
+	"default_max_request_duration": limit(func(c *Config) *time.Duration { return &c.MaxRequestDuration }, "90s"),
+
+	"pid_file":                        str(func(c *Config) *string { return &c.PIDFile }),
+	"ui":                              flag(func(c *Config) *bool { return &c.UI }),
+	"disable_cache":                   flag(func(c *Config) *bool { return &c.DisableCache }),
+	"raw_storage_endpoint":            flag(func(c *Config) *bool { return &c.RawStorageEndpoint }),
+	"introspection_endpoint":          flag(func(c *Config) *bool { return &c.IntrospectionEndpoint }),
+	"enable_response_header_hostname": flag(func(c *Config) *bool { return &c.ResponseHeaderHostname }),
+
+	"reported_version": readVersion,
+	"max_restart_gap":  duration(func(c *Config) *time.Duration { return &c.MaxRestartGap }),
+	"lanes":            inner(laneFields, func(c *Config) *Lanes { return &c.Lanes }),
+
+	"telemetry":    inner(telemetryFields, func(c *Config) *Telemetry { return &c.Telemetry }),
+	"user_lockout": readLockouts,
+
+	"cluster_addr":                          unused[Config](oneProcess),
+	"cluster_cipher_suites":                 unused[Config](oneProcess),
+	"cluster":                               unused[Config](oneProcess),
+	"redirect_addr":                         unused[Config](oneProcess),
+	"disable_clustering":                    unused[Config](oneProcess),
+	"disable_performance_standby":           unused[Config](oneProcess),
+	"disable_standby_reads":                 unused[Config](oneProcess),
+	"enable_response_header_raft_node_id":   unused[Config](oneProcess),
+	"replication":                           unused[Config](oneProcess),
+	"service_registration":                  unused[Config]("the server does not register itself anywhere"),
+	"disable_mlock":                         unused[Config](noMlock),
+	"cache_size":                            unused[Config](`the store's cache is set by storage "embedded" { cache_size = ... }`),
+	"disable_indexing":                      unused[Config]("there is nothing to index"),
+	"disable_printable_check":               unused[Config]("control characters in paths are always refused"),
+	"disable_sealwrap":                      unused[Config](noLicence),
+	"disable_sentinel_trace":                unused[Config](noLicence),
+	"sentinel":                              unused[Config](noLicence),
+	"license_path":                          unused[Config](noLicence),
+	"reporting":                             unused[Config]("nothing is reported to anybody"),
+	"experiments":                           unused[Config]("there are no experiments"),
+	"plugin_directory":                      unused[Config](noPlugins),
+	"plugin_tmpdir":                         unused[Config](noPlugins),
+	"plugin_file_uid":                       unused[Config](noPlugins),
+	"plugin_file_permissions":               unused[Config](noPlugins),
+	"plugin_auto_download":                  unused[Config](noPlugins),
+	"plugin_auto_register":                  unused[Config](noPlugins),
+	"plugin_download_behavior":              unused[Config](noPlugins),
+	"log_rotate_duration":                   unused[Config](rotateLogs),
+	"log_rotate_bytes":                      unused[Config](rotateLogs),
+	"log_rotate_max_files":                  unused[Config](rotateLogs),
+	"detect_deadlocks":                      unused[Config](noDebugging),
+	"enable_post_unseal_trace":              unused[Config](noDebugging),
+	"post_unseal_trace_directory":           unused[Config](noDebugging),
+	"imprecise_lease_role_tracking":         unused[Config]("counts are exact"),
+	"request_limiter":                       unused[Config](alwaysLimits),
+	"adaptive_overload_protection":          unused[Config](alwaysLimits),
+	"remove_irrevocable_lease_after":        unused[Config]("a lease that cannot be revoked stays until an operator forgets it"),
+	"allow_audit_log_prefixing":             unused[Config]("audit devices may always have a prefix"),
+	"unsafe_allow_api_audit_creation":       unused[Config]("audit devices are always enabled over the API"),
+	"allow_unauthenticated_rekey":           unused[Config]("rekeying follows sys/rekey"),
+	"enable_unauthenticated_access":         unused[Config]("the endpoints are as in Vault 1.20"),
+	"ha_storage":                            refused[Config]("one store holds everything; leave it out"),
+	"ha_backend":                            refused[Config]("one store holds everything; leave it out"),
+	"hsm":                                   refused[Config](`write a seal block; there are seal "static" and Shamir shares`),
+	"kms_library":                           refused[Config](`there are seal "static" and Shamir shares`),
+	"entropy":                               refused[Config]("randomness comes from the operating system"),
+	"administrative_namespace_path":         refused[Config]("there is no administrative namespace"),
+	"unsafe_cross_namespace_identity":       refused[Config]("identities belong to one namespace"),
+	"audit":                                 refused[Config]("enable audit devices with: leasehold audit enable file file_path=PATH"),
+	"initialize":                            refused[Config]("initialise with: leasehold operator init"),
+	"allow_unauthenticated_workflow_access": refused[Config]("there are no workflows"),
+}
+
+var laneFields = fields[Lanes]{
+	"create_workers": integer(func(l *Lanes) *int { return &l.Create }, 1, 1000),
+	"revoke_workers": integer(func(l *Lanes) *int { return &l.Revoke }, 1, 1000),
+	"batch":          integer(func(l *Lanes) *int { return &l.Batch }, 1, 1000),
+}
+
+var telemetryFields = telemetry()
+
+// telemetry makes the table, most of which is systems that figures would be
+// sent to.
+func telemetry() fields[Telemetry] {
+	f := fields[Telemetry]{
+		"prometheus_retention_time": readRetention,
+		"disable_hostname":          flag(func(t *Telemetry) *bool { return &t.DisableHostname }),
+		"usage_gauge_period":        readGaugePeriod,
+		"metrics_prefix":            str(func(t *Telemetry) *string { return &t.MetricsPrefix }),
+	}
+	for _, name := range strings.Fields(`
+		enable_hostname_label maximum_gauge_cardinality filter_default prefix_filter lease_metrics_epsilon
+		num_lease_metrics_buckets add_lease_metrics_namespace_labels add_mount_point_rollback_metrics rollback_metrics_include_mount_point`) {
+		f[name] = unused[Telemetry]("sys/metrics shows a fixed set of figures")
+	}
+	for _, name := range strings.Fields(`
+		statsite_address statsd_address dogstatsd_addr dogstatsd_tags circonus_api_token circonus_api_app circonus_api_url
+		circonus_submission_interval circonus_submission_url circonus_check_id circonus_check_force_metric_activation
+		circonus_check_instance_id circonus_check_search_tag circonus_check_display_name circonus_check_tags
+		circonus_broker_id circonus_broker_select_tag stackdriver_project_id stackdriver_location stackdriver_namespace
+		stackdriver_debug_logs`) {
+		f[name] = unused[Telemetry](noStatsd)
+	}
+	return f
+}
+
+// readRetention reads a time, of which 0 is Vault's way to turn the format off.
+func readRetention(d *decoder, m member, to *Telemetry) {
+	duration(func(t *Telemetry) *time.Duration { return &t.PrometheusRetention })(d, m, to)
+	if to.PrometheusRetention == 0 {
+		to.PrometheusRetention = -1
+	}
+}
+
+// readGaugePeriod takes "none" too.
+func readGaugePeriod(d *decoder, m member, to *Telemetry) {
+	if strings.EqualFold(m.value.text, "none") {
+		d.warn(m.pos, "usage_gauge_period = none has no effect: the counts cost next to nothing")
+		return
+	}
+	duration(func(t *Telemetry) *time.Duration { return &t.UsageGaugePeriod })(d, m, to)
+}
+
+// readLevel reads the name of a log level, in any of the ways people write it.
+func readLevel(at func(*Config) *string) field[Config] {
+	return func(d *decoder, m member, to *Config) {
+		s, ok := scalar(d, m)
+		if !ok {
+			return
+		}
+		switch s = strings.ToLower(strings.TrimSpace(s)); s {
+		case "", "trace", "debug", "info", "warn", "error":
+		case "notice":
+			s = "info"
+		case "warning":
+			s = "warn"
+		case "err":
+			s = "error"
+		default:
+			d.fail(m.value.pos, "%s must be one of trace, debug, info, warn, error, not %q", m.name, s)
+			return
+		}
+		*at(to) = s
+	}
+}
+
+func readAPIAddr(d *decoder, m member, to *Config) {
+	s, ok := scalar(d, m)
+	if !ok || s == "" {
+		return
+	}
+	u, err := url.Parse(s)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		d.fail(m.value.pos, "api_addr must be a URL such as https://vault.example.org:8200, not %q", s)
+		return
+	}
+	to.APIAddr = strings.TrimSuffix(s, "/")
+}
+
+// readVersion reads three numbers with dots between, and perhaps a suffix.
+func readVersion(d *decoder, m member, to *Config) {
+	s, ok := scalar(d, m)
+	if !ok {
+		return
+	}
+	numbers, _, _ := strings.Cut(s, "-")
+	numbers, _, _ = strings.Cut(numbers, "+")
+	parts := strings.Split(numbers, ".")
+	good := len(parts) == 3
+	for _, p := range parts {
+		good = good && p != "" && strings.Trim(p, "0123456789") == ""
+	}
+	if !good {
+		d.fail(m.value.pos, "reported_version must be a version such as %s, not %q", DefaultReportedVersion, s)
+		return
+	}
+	to.ReportedVersion = s
+}
+
+var lockoutFields = fields[UserLockout]{
+	"lockout_threshold":     integer(func(l *UserLockout) *int { return &l.Threshold }, 0, 1_000_000),
+	"lockout_duration":      duration(func(l *UserLockout) *time.Duration { return &l.Duration }),
+	"lockout_counter_reset": duration(func(l *UserLockout) *time.Duration { return &l.CounterReset }),
+	"disable_lockout":       flag(func(l *UserLockout) *bool { return &l.Disable }),
+}
+
+func readLockouts(d *decoder, m member, to *Config) {
+	for _, b := range d.blocks(m) {
+		switch b.label {
+		case "all", "approle", "ldap", "userpass":
+		default:
+			d.fail(b.pos, "user_lockout is for all, approle, ldap or userpass, not for %q", b.label)
+			continue
+		}
+		l := UserLockout{Method: b.label}
+		readMembers(d, "user_lockout "+b.label, lockoutFields, b.body, &l)
+		to.UserLockout = append(to.UserLockout, l)
+	}
+}
