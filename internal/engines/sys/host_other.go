@@ -1,0 +1,5 @@
+//go:build !linux
+
+package sys
+
+func diskAt(string) (diskOut, bool) { return diskOut{}, false }
