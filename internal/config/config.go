@@ -70,7 +70,8 @@ type Config struct {
 
 	// MaxRestartGap is how long the server may have been down, going by the
 	// highest time its store has seen, before expiry waits to be confirmed:
-	// a longer gap may mean a wrong clock or a restored backup. Zero: any.
+	// a longer gap may mean a wrong clock or a restored backup. Zero: 30
+	// days; negative, which 0 in the file gives: however long.
 	MaxRestartGap time.Duration
 
 	Lanes       Lanes

@@ -214,6 +214,10 @@ func TestDefaults(t *testing.T) {
 	if got, want := c.APIAddr, "http://127.0.0.1:8200"; got != want {
 		t.Errorf("api_addr = %q, want %q", got, want)
 	}
+	c, _ = parse(t, "", "max_restart_gap = 0\ntelemetry { prometheus_retention_time = \"0s\" }")
+	if c.MaxRestartGap >= 0 || c.Telemetry.PrometheusRetention >= 0 {
+		t.Errorf("max_restart_gap and prometheus_retention_time of 0 = %s, %s, want negative ones: none", c.MaxRestartGap, c.Telemetry.PrometheusRetention)
+	}
 	c, _ = parse(t, "", `max_lease_ttl = "1h"`)
 	if got, want := c.DefaultLeaseTTL, time.Hour; got != want {
 		t.Errorf("default_lease_ttl below a maximum of 1h = %s, want %s", got, want)

@@ -45,7 +45,7 @@ var topFields = fields[Config]{
 	"enable_response_header_hostname": flag(func(c *Config) *bool { return &c.ResponseHeaderHostname }),
 
 	"reported_version": readVersion,
-	"max_restart_gap":  duration(func(c *Config) *time.Duration { return &c.MaxRestartGap }),
+	"max_restart_gap":  orNone(func(c *Config) *time.Duration { return &c.MaxRestartGap }),
 	"lanes":            inner(laneFields, func(c *Config) *Lanes { return &c.Lanes }),
 
 	"telemetry":    inner(telemetryFields, func(c *Config) *Telemetry { return &c.Telemetry }),
@@ -116,7 +116,7 @@ var telemetryFields = telemetry()
 // sent to.
 func telemetry() fields[Telemetry] {
 	f := fields[Telemetry]{
-		"prometheus_retention_time": readRetention,
+		"prometheus_retention_time": orNone(func(t *Telemetry) *time.Duration { return &t.PrometheusRetention }),
 		"disable_hostname":          flag(func(t *Telemetry) *bool { return &t.DisableHostname }),
 		"usage_gauge_period":        readGaugePeriod,
 		"metrics_prefix":            str(func(t *Telemetry) *string { return &t.MetricsPrefix }),
@@ -135,14 +135,6 @@ func telemetry() fields[Telemetry] {
 		f[name] = unused[Telemetry](noStatsd)
 	}
 	return f
-}
-
-// readRetention reads a time, of which 0 is Vault's way to turn the format off.
-func readRetention(d *decoder, m member, to *Telemetry) {
-	duration(func(t *Telemetry) *time.Duration { return &t.PrometheusRetention })(d, m, to)
-	if to.PrometheusRetention == 0 {
-		to.PrometheusRetention = -1
-	}
 }
 
 // readGaugePeriod takes "none" too.

@@ -116,6 +116,17 @@ func duration[T any](at func(*T) *time.Duration) field[T] {
 	}
 }
 
+// orNone reads a duration of which a 0 that was written means none, unlike one
+// that was not; it is told as a negative one.
+func orNone[T any](at func(*T) *time.Duration) field[T] {
+	return func(d *decoder, m member, to *T) {
+		duration(at)(d, m, to)
+		if *at(to) == 0 {
+			*at(to) = -1
+		}
+	}
+}
+
 // limit reads a duration that in Vault can be 0 or less to mean no limit. Here
 // the default stays.
 func limit[T any](at func(*T) *time.Duration, otherwise string) field[T] {
