@@ -304,3 +304,21 @@ func (t *Target) Ping(ctx context.Context) (Info, error) {
 
 // clock is a moment of ours on the server's clock.
 func (s *session) clock(at time.Time) time.Time { return at.Add(s.ahead) }
+
+//go:embed sql/epoch.sql
+var epochSQL string
+
+// NewestEpoch is the newest epoch of an instance's marks on the server, 0
+// without any. instance is of letters and digits.
+func (t *Target) NewestEpoch(ctx context.Context, identity, instance string) (uint64, error) {
+	conn, _, err := t.acquire(ctx, t.revoke, identity)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Release()
+	found, err := rows(ctx, conn.Conn().PgConn(), epochSQL, []string{instance})
+	if err != nil || len(found) != 1 {
+		return 0, fmt.Errorf("reading the marks' epochs: %w", err)
+	}
+	return strconv.ParseUint(found[0][0], 10, 64)
+}

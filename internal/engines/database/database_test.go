@@ -1,0 +1,464 @@
+package database_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/leasehold/leasehold/internal/errs"
+	"github.com/leasehold/leasehold/internal/lease"
+	"github.com/leasehold/leasehold/internal/testenv"
+	"github.com/leasehold/leasehold/internal/testenv/tcpproxy"
+	"github.com/leasehold/leasehold/internal/wire"
+)
+
+func TestCredentials(t *testing.T) {
+	onEach(t, func(r *rig) {
+		t := r.t
+		r.connect(nil)
+		for _, role := range []string{"app", "group"} {
+			c := r.mustIssue(role)
+			if want := "v-token-" + role + "-"; !strings.HasPrefix(c.user, want) {
+				t.Errorf("the user is %q, want %s...", c.user, want)
+			}
+			if err := r.works(c); err != nil {
+				t.Errorf("role %s: logging in: %v", role, err)
+			}
+			if strings.Contains(string(c.lease.ID), c.user[len(c.user)-31:len(c.user)-11]) {
+				t.Errorf("the user name %q shows a part of the lease id", c.user)
+			}
+			until := func(min string) string {
+				return r.pg.Query(t, "postgres", "SELECT rolvaliduntil > now() + interval '"+min+" min' FROM pg_roles WHERE rolname = '"+c.user+"'")
+			}
+			if until("9") != "t" || until("12") != "f" {
+				t.Errorf("role %s: VALID UNTIL is not about the lease's end", role)
+			}
+			if _, err := r.leases.Renew(t.Context(), "root", c.lease.ID, 40*time.Minute); err != nil {
+				t.Errorf("role %s: Renew: %v", role, err)
+			}
+			if until("39") != "t" {
+				t.Errorf("role %s: renewing did not move VALID UNTIL", role)
+			}
+			session, err := pgx.Connect(t.Context(), r.pg.DSN(c.user, c.password, r.db))
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.revoke(c)
+			if session.Ping(t.Context()) == nil {
+				t.Errorf("role %s: the open session outlived the revocation", role)
+			}
+			_ = session.Close(context.Background())
+			if r.works(c) == nil || r.roleExists(c.user) {
+				t.Errorf("role %s: the login outlived the revocation", role)
+			}
+		}
+		// Expiry, by the lane.
+		r.mustWrite("roles/short", object{"db_name": "main", "member_of": []string{r.group}, "default_ttl": 1})
+		c := r.mustIssue("short")
+		r.eventually("the expired login is gone", func() bool { return !r.roleExists(c.user) && r.leaseCount() == 0 })
+	})
+}
+
+// What becomes of an open session depends on the role and the cause.
+func TestSessions(t *testing.T) {
+	onEach(t, func(r *rig) {
+		t := r.t
+		r.connect(nil)
+		statements := []string{`CREATE ROLE "{{name}}" LOGIN PASSWORD '{{password}}'`}
+		for _, tt := range []struct {
+			name   string
+			role   object
+			revoke bool // or let it expire
+			open   bool
+		}{
+			{"statements, expiry", object{"creation_statements": statements}, false, true},
+			{"statements, revoked", object{"creation_statements": statements}, true, false},
+			{"statements, expiry, terminate", object{"creation_statements": statements, "revoke_sessions": "terminate"}, false, false},
+			{"groups, expiry", object{"member_of": r.group}, false, false},
+			{"groups, revoked, leave", object{"member_of": r.group, "revoke_sessions": "leave"}, true, true},
+		} {
+			body := object{"db_name": "main", "default_ttl": 1}
+			if tt.revoke {
+				body["default_ttl"] = 600
+			}
+			for k, v := range tt.role {
+				body[k] = v
+			}
+			r.mustWrite("roles/sessions", object{"db_name": "main", "creation_statements": []string{}, "member_of": []string{}, "revoke_sessions": ""})
+			r.mustWrite("roles/sessions", body)
+			c := r.mustIssue("sessions")
+			session, err := pgx.Connect(t.Context(), r.pg.DSN(c.user, c.password, r.db))
+			if err != nil {
+				t.Fatalf("%s: %v", tt.name, err)
+			}
+			if tt.revoke {
+				r.revoke(c)
+			}
+			r.eventually("the role is dropped", func() bool { return !r.roleExists(c.user) })
+			if open := session.Ping(t.Context()) == nil; open != tt.open {
+				t.Errorf("%s: the session is open = %v, want %v", tt.name, open, tt.open)
+			}
+			_ = session.Close(context.Background())
+		}
+	})
+}
+
+func TestConnections(t *testing.T) {
+	r := newRig(t, 0)
+	if a := r.do(wire.OpList, "config/", nil); !errors.Is(a.err, errs.Gone) {
+		t.Errorf("listing no connections = %v, want Gone", a.err)
+	}
+	good := object{"plugin_name": "postgresql-database-plugin", "connection_url": r.url(r.pg.Addr()), "username": r.manager, "password": "manager-pw"}
+	for name, change := range map[string]object{
+		"no plugin":          {"plugin_name": ""},
+		"another plugin":     {"plugin_name": "mysql-database-plugin"},
+		"no url":             {"connection_url": ""},
+		"no url at all":      {"connection_url": "://"},
+		"misplaced template": {"connection_url": "postgresql://u:p@{{username}}/x"},
+		"wrong password":     {"password": "wrong"},
+		"nobody there":       {"connection_url": r.url("127.0.0.1:1")},
+		"bad authentication": {"password_authentication": "md5"},
+		"bad iterations":     {"scram_iterations": -1},
+		"bad lifetime":       {"max_connection_lifetime": "soon"},
+		"bad template":       {"username_template": "{{nothing}}"},
+		"bad pem":            {"tls_ca": "x"},
+		"key alone":          {"private_key": "x"},
+		"bad statements":     {"root_rotation_statements": "ALTER ROLE '"},
+	} {
+		body := object{}
+		for k, v := range good {
+			body[k] = v
+		}
+		for k, v := range change {
+			body[k] = v
+		}
+		a := r.write("config/bad", body)
+		if kindOf(a.err) != errs.Invalid {
+			t.Errorf("%s: %v, want Invalid", name, a.err)
+		}
+		if a.err != nil && strings.Contains(a.err.Error(), "manager-pw") {
+			t.Errorf("%s: the error shows the password: %v", name, a.err)
+		}
+	}
+	good["max_connection_lifetime"], good["max_open_connections"] = "10s", "3"
+	good["allowed_roles"] = "ro,st*"
+	r.mustWrite("config/main", good)
+	a := r.read("config/main")
+	details, _ := a.data["connection_details"].(map[string]any)
+	if details["connection_url"] != r.url(r.pg.Addr()) || details["max_connection_lifetime"] != "10s" || details["max_open_connections"] != 3.0 || details["password"] != nil {
+		t.Errorf("config/main reads %v", a.data)
+	}
+	// An update leaves alone what it does not name.
+	r.mustWrite("config/main", object{"allowed_roles": []string{"*"}, "username_template": "x{{random 6}}"}, "random bits")
+	if d := r.read("config/main").data["connection_details"].(map[string]any); d["username"] != r.manager {
+		t.Errorf("after an update the connection reads %v", d)
+	}
+	inURL := object{"plugin_name": "postgresql-database-plugin", "connection_url": "postgresql://" + r.manager + ":manager-pw@" + r.pg.Addr() + "/" + r.db}
+	r.mustWrite("config/inurl", inURL)
+	if d := r.read("config/inurl").data["connection_details"].(map[string]any); strings.Contains(d["connection_url"].(string), "manager-pw") {
+		t.Errorf("a password in the URL is shown: %v", d)
+	}
+	if a := r.write("reload/postgresql-database-plugin", nil); a.err != nil || a.data["count"] != 2.0 {
+		t.Errorf("reload = %v, %v", a.data, a.err)
+	}
+	if a := r.write("reset/none", nil); kindOf(a.err) != errs.Invalid {
+		t.Errorf("reset of no connection = %v, want Invalid", a.err)
+	}
+	r.mustWrite("reset/main", nil)
+	if a := r.read("config/none"); !errors.Is(a.err, errs.Gone) {
+		t.Errorf("reading no connection = %v, want Gone", a.err)
+	}
+}
+
+func TestRoles(t *testing.T) {
+	r := newRig(t, 0)
+	r.connect(object{"allowed_roles": "app,group,x*", "password_authentication": "scram-sha-256"})
+	create := `CREATE ROLE "{{name}}" LOGIN PASSWORD '{{password}}'`
+	for name, body := range map[string]object{
+		"no connection":     {"creation_statements": create},
+		"both ways":         {"db_name": "main", "creation_statements": create, "member_of": "x"},
+		"open quote":        {"db_name": "main", "creation_statements": "CREATE ROLE '"},
+		"transaction":       {"db_name": "main", "creation_statements": create + "; COMMIT"},
+		"verifier nowhere":  {"db_name": "main", "creation_statements": "SELECT make('{{name}}', '{{password}}')"},
+		"credential type":   {"db_name": "main", "creation_statements": create, "credential_type": "rsa_private_key"},
+		"credential config": {"db_name": "main", "creation_statements": create, "credential_config": object{"key_bits": "2048"}},
+		"sessions":          {"db_name": "main", "creation_statements": create, "revoke_sessions": "maybe"},
+		"late password":     {"db_name": "main", "creation_statements": create, "revocation_statements": "SELECT '{{password}}'"},
+	} {
+		if a := r.write("roles/x", body); kindOf(a.err) != errs.Invalid {
+			t.Errorf("%s: %v, want Invalid", name, a.err)
+		}
+	}
+	r.mustWrite("roles/xall", object{"db_name": "main", "creation_statements": []string{create, `GRANT SELECT ON ALL TABLES IN SCHEMA public TO "{{name}}"`}}, "8,160 bytes")
+	r.mustWrite("roles/other", object{"db_name": "main", "creation_statements": create}, "allowed_roles")
+	r.mustWrite("roles/xempty", object{"db_name": "main"})
+	r.mustWrite("roles/xnodb", object{"db_name": "missing", "creation_statements": "x"})
+	r.mustWrite("roles/xfail", object{"db_name": "main", "creation_statements": []string{create, `GRANT no_such_role TO "{{name}}"`}})
+	for _, role := range []string{"none", "other", "xempty", "xnodb", "xfail"} {
+		if _, err := r.issue(role); kindOf(err) != errs.Invalid {
+			t.Errorf("credentials of role %q = %v, want Invalid", role, err)
+		}
+	}
+	if n := r.pg.Query(t, "postgres", "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'v-token-xfail-%'"); n != "0" {
+		t.Errorf("statements that fail left %s roles", n)
+	}
+	// Only a verifier was sent, and the login works.
+	c := r.mustIssue("app")
+	if err := r.works(c); err != nil {
+		t.Errorf("logging in with what a verifier was made of: %v", err)
+	}
+	r.mustWrite("config/main", object{"username_template": "app_{{.RoleName}}_{{random 20 | lowercase}}", "scram_iterations": 64,
+		"password_policy": "length = 24\nrule \"charset\" { charset = \"abc'\\\\\" }"})
+	odd := r.mustIssue("app")
+	if !strings.HasPrefix(odd.user, "app_app_") || len(odd.password) != 24 {
+		t.Errorf("template and policy gave %q with a password of %d characters", odd.user, len(odd.password))
+	}
+	if err := r.works(odd); err != nil {
+		t.Errorf("logging in with an odd password: %v", err)
+	}
+	// A role that was deleted leaves leases that still end.
+	if a := r.do(wire.OpDelete, "roles/app", nil); a.err != nil {
+		t.Errorf("deleting a role: %v", a.err)
+	}
+	r.revoke(c)
+	r.revoke(odd)
+	if r.roleExists(c.user) || r.roleExists(odd.user) {
+		t.Errorf("leases of a deleted role left their logins")
+	}
+}
+
+// A template without randomness draws the same name again: the second is
+// refused before the database is asked.
+func TestNamesAreReserved(t *testing.T) {
+	r := newRig(t, 0)
+	r.connect(nil)
+	r.mustWrite("config/main", object{"username_template": testenv.Unique("fixed")}, "random bits")
+	c := r.mustIssue("app")
+	if _, err := r.issue("app"); !lease.IsNameClash(err) {
+		t.Errorf("the same name again = %v, want a clash", err)
+	}
+	if err := r.works(c); err != nil {
+		t.Errorf("the first login after a clash: %v", err)
+	}
+	r.revoke(c)
+	// A role of that name which somebody made by hand is not touched.
+	r.pg.Exec(t, "postgres", "CREATE ROLE "+c.user+" LOGIN PASSWORD 'theirs'")
+	if _, err := r.issue("app"); !errors.Is(err, lease.ErrNameTaken) {
+		t.Errorf("a name that is not ours = %v, want ErrNameTaken", err)
+	}
+	r.eventually("the lease that made nothing is gone", func() bool { return r.leaseCount() == 0 })
+	if _, err := r.pg.QueryAs(t.Context(), c.user, "theirs", "postgres", "SELECT 1"); err != nil {
+		t.Errorf("a login that is not ours was touched: %v", err)
+	}
+	r.pg.Exec(t, "postgres", "DROP ROLE "+c.user)
+}
+
+// A connection that is deleted makes nothing new; what it made still ends.
+func TestDeletedConnection(t *testing.T) {
+	onEach(t, func(r *rig) {
+		t := r.t
+		r.connect(nil)
+		c := r.mustIssue("app")
+		if a := r.do(wire.OpDelete, "config/main", nil); a.err != nil {
+			t.Fatalf("deleting: %v", a.err)
+		}
+		if a := r.do(wire.OpDelete, "config/main", nil); a.err != nil {
+			t.Errorf("deleting again: %v", a.err)
+		}
+		if _, err := r.issue("app"); kindOf(err) != errs.Invalid {
+			t.Errorf("issuing after deleting = %v, want Invalid", err)
+		}
+		r.stop()
+		r.start() // nothing of it is in memory only
+		if err := r.works(c); err != nil {
+			t.Errorf("the credential after deleting its connection: %v", err)
+		}
+		r.connect(nil) // another one of that name
+		r.revoke(c)
+		if r.roleExists(c.user) {
+			t.Errorf("the login is still there")
+		}
+		r.do(wire.OpDelete, "config/main", nil)
+		if keys := r.do(wire.OpList, "config/", nil); !errors.Is(keys.err, errs.Gone) {
+			t.Errorf("connections left: %v", keys.data)
+		}
+	})
+}
+
+// A connection that is pointed elsewhere: what is on the former server waits,
+// and ends once that can be reached again.
+func TestAnotherServer(t *testing.T) {
+	r := newRig(t, 0)
+	proxy, err := tcpproxy.New(r.pg.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer proxy.Close()
+	r.connect(object{"connection_url": r.url(proxy.Addr())})
+	c := r.mustIssue("app")
+	other := testenv.SharedPostgres(t, testenv.Config{Version: 16})
+	other.Exec(t, "postgres", "CREATE ROLE "+r.manager+" LOGIN CREATEROLE PASSWORD 'manager-pw'")
+	other.Exec(t, "postgres", "CREATE DATABASE "+r.db)
+	defer other.Exec(t, "postgres", "DROP DATABASE "+r.db+" WITH (FORCE)")
+
+	// The address leads elsewhere without a word.
+	proxy.Retarget(other.Addr())
+	r.mustWrite("reset/main", nil)
+	if _, err := r.issue("app"); err == nil || !strings.Contains(err.Error(), "another server") {
+		t.Errorf("issuing on another server = %v, want a refusal that says so", err)
+	}
+	if n := other.Query(t, "postgres", `SELECT count(*) FROM pg_roles WHERE rolname LIKE 'v-token%'`); n != "0" {
+		t.Errorf("%s logins were made on the other server", n)
+	}
+	pending, err := r.leases.Revoke(t.Context(), "root", c.lease.ID, lease.Revoked, false)
+	t.Logf("Revoke while the server is another: %+v, %v", pending, err)
+	r.eventually("the lease waits and says why", func() bool { return strings.Contains(r.irrevocable(), "another server") })
+
+	// The operator writes the connection again: a new generation.
+	r.mustWrite("config/main", object{"username": r.manager}, "leads to another server now")
+	if got := r.read("identity/main"); got.data["generation"] != 2.0 {
+		t.Errorf("identity/main = %v, want generation 2", got.data)
+	}
+	if !r.roleExists(c.user) {
+		t.Fatalf("the login is gone")
+	}
+	// Back again, by another way: a third generation, whose server is the
+	// lease's own.
+	r.mustWrite("config/main", object{"connection_url": r.url(r.pg.Addr())}, "leads to another server now")
+	r.revoke(c)
+	if r.roleExists(c.user) {
+		t.Errorf("the login is still there")
+	}
+}
+
+// An operator says that a server took over another's users (it was restored
+// from its backup, with a new identity).
+func TestSuccession(t *testing.T) {
+	r := newRig(t, 0)
+	r.connect(nil)
+	c := r.mustIssue("app")
+	mark := r.pg.Query(t, "postgres", "SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = '"+c.user+"'")
+	first := r.read("identity/main").data["identity"].(string)
+	next := testenv.SharedPostgres(t, testenv.Config{Version: 16})
+	next.Exec(t, "postgres", "CREATE ROLE "+r.manager+" SUPERUSER LOGIN PASSWORD 'manager-pw'")
+	next.Exec(t, "postgres", "CREATE DATABASE "+r.db)
+	defer next.Exec(t, "postgres", "DROP DATABASE "+r.db+" WITH (FORCE)")
+	next.Exec(t, "postgres", `CREATE ROLE "`+c.user+`" LOGIN PASSWORD 'x'; COMMENT ON ROLE "`+c.user+`" IS '`+mark+`'`)
+	r.mustWrite("config/main", object{"connection_url": r.url(next.Addr())}, "another server now")
+	r.mustWrite("identity/main", object{"succeeds": first})
+	r.revoke(c)
+	if n := next.Query(t, "postgres", "SELECT count(*) FROM pg_roles WHERE rolname = '"+c.user+"'"); n != "0" {
+		t.Errorf("the login on the succeeding server is still there")
+	}
+	r.pg.Exec(t, r.db, `DROP TABLE items; DROP ROLE "`+c.user+`"`)
+}
+
+func TestRotateRoot(t *testing.T) {
+	onEach(t, func(r *rig) {
+		t := r.t
+		proxy, err := tcpproxy.New(r.pg.Addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer proxy.Close()
+		r.connect(object{"connection_url": r.url(proxy.Addr())})
+		oldWorks := func() bool {
+			_, err := r.pg.QueryAs(t.Context(), r.manager, "manager-pw", r.db, "SELECT 1")
+			return err == nil
+		}
+		// Refused by the server: the old one stays.
+		r.mustWrite("config/main", object{"root_rotation_statements": []string{"ALTER ROLE no_such_role PASSWORD '{{password}}'"}})
+		if a := r.write("rotate-root/main", nil); kindOf(a.err) != errs.Invalid {
+			t.Errorf("rotating with bad statements = %v, want Invalid", a.err)
+		}
+		r.mustWrite("config/main", object{"root_rotation_statements": []string{}})
+		// Cut before the server heard of it: nobody knows. The old one goes on working.
+		r.mustIssue("app")
+		proxy.Break(tcpproxy.On("ALTER ROLE", 1, tcpproxy.Cut))
+		if a := r.write("rotate-root/main", nil); a.err == nil {
+			t.Errorf("a rotation that was cut reports success")
+		}
+		r.mustIssue("app")
+		if !oldWorks() {
+			t.Fatalf("the old password does not work, though the server never heard of a new one")
+		}
+		r.stop()
+		r.start()
+		r.mustIssue("app")
+		// Writing the password settles it by hand.
+		r.mustWrite("config/main", object{"password": "manager-pw"})
+		// Cut after the server did it: the new one is found to work.
+		proxy.Break(tcpproxy.On("ALTER ROLE", 1, tcpproxy.AnswerCut))
+		if a := r.write("rotate-root/main", nil); a.err != nil {
+			t.Errorf("a rotation whose answer was lost = %v, want success", a.err)
+		}
+		proxy.Break(nil)
+		if oldWorks() {
+			t.Errorf("the old password still works")
+		}
+		r.mustIssue("app")
+		r.mustWrite("rotate-root/main", nil)
+		r.stop()
+		r.start()
+		c := r.mustIssue("group")
+		r.revoke(c)
+	})
+}
+
+// The connection is cut at COMMIT: the caller gets an error, and the lease
+// stays until nothing can land any more, though its login is dropped at once.
+func TestCutAtCommit(t *testing.T) {
+	onEach(t, func(r *rig) {
+		t := r.t
+		proxy, err := tcpproxy.New(r.pg.Addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer proxy.Close()
+		r.connect(object{"connection_url": r.url(proxy.Addr())})
+		r.revoke(r.mustIssue("app"))
+		for _, role := range []string{"app", "group"} {
+			proxy.Break(tcpproxy.On("CREATE ROLE", 1, tcpproxy.AnswerCut))
+			before := r.leaseCount()
+			if _, err := r.issue(role); !errors.Is(err, lease.ErrUnknown) {
+				t.Errorf("role %s: issuing = %v, want ErrUnknown", role, err)
+			}
+			like := "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'v-token-" + role + "-%' AND shobj_description(oid, 'pg_authid') LIKE 'leasehold:inst" + r.manager[len("manager_"):] + ":%'"
+			r.eventually("the login that nobody got is dropped", func() bool { return r.pg.Query(t, "postgres", like) == "0" })
+			if got := r.leaseCount(); got != before+1 {
+				t.Errorf("role %s: %d leases, want %d: it stays until make_by", role, got, before+1)
+			}
+		}
+	})
+}
+
+// A store that was restored from a backup sees marks it never made.
+func TestFence(t *testing.T) {
+	r := newRig(t, 0)
+	r.connect(nil)
+	r.mustIssue("app")
+	r.stop()
+	r.epoch-- // the backup was taken in the epoch before
+	r.start()
+	r.eventually("the fence is raised", func() bool { reason, _ := r.fenced.Load().(string); return strings.Contains(reason, "epoch 3") })
+}
+
+func TestDoctorAnswers(t *testing.T) {
+	onEach(t, func(r *rig) {
+		t := r.t
+		r.connect(nil)
+		a := r.write("doctor/main", nil)
+		if a.err != nil || a.data["ok"] != true {
+			t.Errorf("doctor = %v, %v, want ok", a.data, a.err)
+		}
+		r.pg.Exec(t, r.db, "REVOKE GRANT OPTION FOR SELECT ON items FROM "+r.manager+" CASCADE")
+		a = r.write("doctor/main", nil)
+		if a.err != nil || a.data["ok"] != false {
+			t.Errorf("doctor without a grant option = %v, %v, want not ok", a.data, a.err)
+		}
+	})
+}
