@@ -139,6 +139,9 @@ func (s *Store) commitLoop() {
 // group runs and commits the first requests of work and answers them. It
 // returns how many; not ok means that the store has stopped.
 func (c *committer) group(work []*request) (n int, ok bool) {
+	if c.s.failed() {
+		return 0, false
+	}
 	c.reset()
 	readOnly := c.s.space.refuse()
 	for n < len(work) && n < groupRequests && c.bytes < groupBytes {

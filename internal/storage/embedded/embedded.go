@@ -163,7 +163,7 @@ func open(opts Options, steps []migration) (_ *Store, err error) {
 // openEngine opens Pebble. It does so on a goroutine of its own, because an
 // error that Pebble thinks nobody can survive does not return (fail.go).
 func (s *Store) openEngine() error {
-	fs := s.space.fs
+	fs := logFS{s.space.fs, &s.failure}
 	o := &pebble.Options{
 		FS:                          fs,
 		FormatMajorVersion:          engineFormat,
@@ -238,8 +238,7 @@ func (s *Store) close() error {
 	case <-s.stopped:
 	}
 	s.feed.Close(storage.ErrClosed)
-	if s.failed() {
-		s.now.Store(nil)
+	if s.failed() { // the committer may still be at work, and needs the snapshot
 		return s.lock.Close()
 	}
 	s.now.Swap(nil).release()

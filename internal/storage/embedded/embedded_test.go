@@ -348,6 +348,9 @@ func TestBackgroundFailure(t *testing.T) {
 		"new log": func(op errorfs.Op) bool {
 			return strings.HasSuffix(op.Path, ".log") && (op.Kind == errorfs.OpCreate || op.Kind == errorfs.OpReuseForWrite)
 		},
+		"directory": func(op errorfs.Op) bool {
+			return strings.HasSuffix(op.Path, "/db") && op.Kind == errorfs.OpFileSync
+		},
 	} {
 		var broken atomic.Bool
 		fs := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
