@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"github.com/leasehold/leasehold/internal/cli"
+	"github.com/leasehold/leasehold/internal/server"
 )
 
 // version is set by the linker: -X main.version=1.2.3.
@@ -22,6 +23,9 @@ func main() {
 		Stderr:  os.Stderr,
 		Getenv:  os.Getenv,
 		Version: version,
-		// Server: server.Main, CheckConfig: server.CheckConfig,
+		Server: func(ctx context.Context, a cli.ServerArgs) int {
+			return server.Main(ctx, version, server.Args(a))
+		},
+		CheckConfig: server.CheckConfig,
 	}, os.Args[1:]))
 }

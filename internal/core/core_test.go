@@ -181,11 +181,11 @@ func TestWrapping(t *testing.T) {
 	if p.Err != nil || p.Wrap == nil || p.Data != nil {
 		t.Fatalf("wrapped read = %+v", p)
 	}
-	whole, err := r.c.Unwrap(t.Context(), p.Wrap.Token, false)
+	whole, err := r.c.Unwrap(t.Context(), p.Wrap.Token)
 	if err != nil || string(whole.Data.AppendJSON(nil)) != `{"a":"b"}` {
 		t.Fatalf("Unwrap = %v, %v", whole, err)
 	}
-	if _, err := r.c.Unwrap(t.Context(), p.Wrap.Token, false); !errs.Is(err, errs.Invalid) {
+	if _, err := r.c.Unwrap(t.Context(), p.Wrap.Token); !errs.Is(err, errs.Invalid) {
 		t.Errorf("second Unwrap = %v, want Invalid", err)
 	}
 }

@@ -393,6 +393,25 @@ func (c *Core) EngineTypes(class string) []string {
 	return out
 }
 
+// Tables are the routes of a namespace's mounts, by path, for help and OpenAPI.
+func (c *Core) Tables(ctx context.Context, ns string) (map[string]*route.Table, error) {
+	u, err := c.open()
+	if err != nil {
+		return nil, err
+	}
+	t, err := u.mounts.current(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]*route.Table{}
+	for _, m := range t.byPath {
+		if m.Namespace == ns {
+			out[m.Path] = m.table
+		}
+	}
+	return out, nil
+}
+
 // AddMount makes a mount. Its path must be free, neither below nor above
 // another one. The id and accessor are filled in.
 func (c *Core) AddMount(ctx context.Context, m *Mount) error {

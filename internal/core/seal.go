@@ -9,7 +9,6 @@ import (
 	"github.com/leasehold/leasehold/internal/barrier"
 	"github.com/leasehold/leasehold/internal/seal"
 	"github.com/leasehold/leasehold/internal/secret"
-	"github.com/leasehold/leasehold/internal/storage"
 )
 
 // SealConfig says which keys open the store without people.
@@ -20,8 +19,6 @@ type SealConfig struct {
 // sealState is what holders of shares have given so far.
 type sealState struct {
 	unseal seal.Unseal
-	rekey  seal.Rekey
-	root   seal.GenerateRoot
 }
 
 // sealGrace is how long sealing waits for the requests inside.
@@ -213,105 +210,45 @@ func (c *Core) sealConfig(ctx context.Context) (*seal.Config, *unsealed, error) 
 	return conf, u, err
 }
 
-// BeginRekey starts making new shares.
-func (c *Core) BeginRekey(ctx context.Context, p seal.Params, verify bool) (seal.RekeyStatus, error) {
-	conf, _, err := c.sealConfig(ctx)
-	if err != nil {
-		return seal.RekeyStatus{}, err
-	}
-	return c.seal.rekey.Begin(conf, p, verify)
-}
-
-// RekeyStatus tells of the attempt in progress.
-func (c *Core) RekeyStatus(ctx context.Context) (seal.RekeyStatus, error) {
-	conf, _, err := c.sealConfig(ctx)
-	if err != nil {
-		return seal.RekeyStatus{}, err
-	}
-	return c.seal.rekey.Status(conf), nil
-}
-
-// UpdateRekey takes an old share. With the last of enough it gives the new
-// ones, which count from then on unless they are to be verified first.
-func (c *Core) UpdateRekey(ctx context.Context, share []byte, nonce string) (*seal.Rekeyed, error) {
-	c.stateMu.Lock()
-	defer c.stateMu.Unlock()
+// Reshare wraps a new root key for n new shares, for those who hold enough of
+// the old ones. The old ones stay good until commit is called.
+func (c *Core) Reshare(ctx context.Context, old [][]byte, n, threshold int) (made [][]byte, commit func(context.Context) error, err error) {
 	conf, u, err := c.sealConfig(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	made, err := c.seal.rekey.Update(ctx, conf, share, nonce, c.cfg.Seal.Wrappers...)
-	if err != nil || made == nil || made.VerificationNonce != "" {
-		return made, err
+	if _, err := conf.Combine(old); err != nil {
+		return nil, nil, err
 	}
-	return made, u.rekeyTo(ctx, made)
-}
-
-// VerifyRekey takes back a new share. With the last of enough they count.
-func (c *Core) VerifyRekey(ctx context.Context, share []byte, nonce string) (*seal.Rekeyed, error) {
-	c.stateMu.Lock()
-	defer c.stateMu.Unlock()
-	u, err := c.open()
+	root := seal.NewRootKey()
+	next, made, err := seal.New(ctx, root, seal.Params{Shares: n, Threshold: threshold}, c.cfg.Seal.Wrappers...)
 	if err != nil {
-		return nil, err
+		clear(root)
+		return nil, nil, err
 	}
-	made, err := c.seal.rekey.Verify(share, nonce)
-	if err != nil || made == nil {
-		return nil, err
-	}
-	return made, u.rekeyTo(ctx, made)
+	return made, func(ctx context.Context) error {
+		c.stateMu.Lock()
+		defer c.stateMu.Unlock()
+		defer clear(root)
+		return u.store.Rekey(context.WithoutCancel(ctx), root, next.Put)
+	}, nil
 }
 
-func (u *unsealed) rekeyTo(ctx context.Context, made *seal.Rekeyed) error {
-	defer clear(made.Root)
-	return u.store.Rekey(context.WithoutCancel(ctx), made.Root, func(tx storage.Tx) error { return made.Config.Put(tx) })
-}
-
-// Rekeying gives the attempt itself, for cancelling and the state of its
-// verification.
-func (c *Core) Rekeying() *seal.Rekey { return &c.seal.rekey }
-
-// rootTokenLength is that of a token's text: "hvs." and 24 characters.
-const rootTokenLength = 28
-
-// BeginRoot starts making a root token.
-func (c *Core) BeginRoot(ctx context.Context, otp string) (seal.RootStatus, error) {
-	conf, _, err := c.sealConfig(ctx)
-	if err != nil {
-		return seal.RootStatus{}, err
-	}
-	return c.seal.root.Begin(conf, otp, rootTokenLength)
-}
-
-// RootStatus tells of the attempt in progress.
-func (c *Core) RootStatus(ctx context.Context) (seal.RootStatus, error) {
-	conf, _, err := c.sealConfig(ctx)
-	if err != nil {
-		return seal.RootStatus{}, err
-	}
-	return c.seal.root.Status(conf), nil
-}
-
-// UpdateRoot takes a share. With the last of enough the status is complete.
-func (c *Core) UpdateRoot(ctx context.Context, share []byte, nonce string) (seal.RootStatus, error) {
+// RootToken makes a root token for those who hold enough shares.
+func (c *Core) RootToken(ctx context.Context, shares [][]byte) (secret.String, error) {
 	conf, u, err := c.sealConfig(ctx)
 	if err != nil {
-		return seal.RootStatus{}, err
+		return noID, err
 	}
-	return c.seal.root.Update(ctx, conf, share, nonce, func(ctx context.Context) (secret.String, error) {
-		t, err := u.rootToken(ctx, noID)
-		if err != nil {
-			return noID, err
-		}
-		return t.Text, nil
-	})
+	if _, err := conf.Combine(shares); err != nil {
+		return noID, err
+	}
+	t, err := u.rootToken(ctx, noID)
+	if err != nil {
+		return noID, err
+	}
+	return t.Text, nil
 }
-
-// CancelRoot ends the attempt.
-func (c *Core) CancelRoot() { c.seal.root.Cancel() }
-
-// RootTokenLength is how long an OTP for a root token is.
-func (c *Core) RootTokenLength() int { return rootTokenLength }
 
 // RotateKey adds a term to the keyring: what is written from now on is
 // encrypted under a new key.

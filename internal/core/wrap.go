@@ -138,9 +138,8 @@ func (c *Core) WrappingInfo(ctx context.Context, text secret.String) (path strin
 	return row.Path, row.Created, row.TTL, nil
 }
 
-// Unwrap gives back a wrapped answer, once. used says that the request was
-// made with the wrapping token itself, whose one use is taken already.
-func (c *Core) Unwrap(ctx context.Context, text secret.String, used bool) (*route.Whole, error) {
+// Unwrap gives back a wrapped answer, once.
+func (c *Core) Unwrap(ctx context.Context, text secret.String) (*route.Whole, error) {
 	u, err := c.open()
 	if err != nil {
 		return nil, err
@@ -149,16 +148,15 @@ func (c *Core) Unwrap(ctx context.Context, text secret.String, used bool) (*rout
 	if err != nil {
 		return nil, err
 	}
-	if !used {
-		if _, err := u.tokens.Use(ctx, t); err != nil {
-			if errs.Is(err, errs.Denied) {
-				err = errNotWrapping
-			}
-			return nil, err
+	// The one use is taken durably before anything is given away.
+	if _, err := u.tokens.Use(ctx, t); err != nil {
+		if errs.Is(err, errs.Denied) {
+			err = errNotWrapping
 		}
-		if err := u.tokens.Revoke(context.WithoutCancel(ctx), t.Key); err != nil {
-			return nil, err
-		}
+		return nil, err
+	}
+	if err := u.tokens.Revoke(context.WithoutCancel(ctx), t.Key); err != nil {
+		return nil, err
 	}
 	return row.whole(), nil
 }

@@ -231,8 +231,8 @@ func (c *Config) Open(ctx context.Context, w Wrapper) ([]byte, error) {
 var errWrongShares = errs.New(errs.Invalid,
 	"these shares do not open the seal: at least one of them is wrong or belongs to another server. They are forgotten; start again")
 
-// combine gives the root key by shares, of which there are enough.
-func (c *Config) combine(shares [][]byte) ([]byte, error) {
+// Combine gives the root key by shares, of which there are enough.
+func (c *Config) Combine(shares [][]byte) ([]byte, error) {
 	kek := shares[0]
 	if c.Threshold > 1 {
 		var err error

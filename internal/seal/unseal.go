@@ -50,7 +50,7 @@ func (u *Unseal) Submit(c *Config, share []byte) (root []byte, err error) {
 		return nil, nil
 	}
 	defer u.resetLocked()
-	return c.combine(u.shares.parts)
+	return c.Combine(u.shares.parts)
 }
 
 // Reset forgets the shares given so far.

@@ -15,36 +15,22 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/leasehold/leasehold/internal/config"
 	"github.com/leasehold/leasehold/internal/httpapi"
 )
 
-// Listener is one address that the server answers on.
-type Listener struct {
-	Network string // "tcp" or "unix"
-	Address string // host:port, or a path
-	TLS     *TLS   // nil: plain text
-	// Mode, User and Group are of a unix socket; empty keeps the process's.
-	Mode, User, Group string
-	Limits            httpapi.Limits
-	Handler           http.Handler
+// listener is one address that the server answers on.
+type listener struct {
+	config.Listener
+	handler http.Handler
 
 	ln    net.Listener
 	certs *certificate
 }
 
-// TLS is how a listener encrypts.
-type TLS struct {
-	CertFile, KeyFile string
-	Min, Max          uint16 // tls.VersionTLS12 and on; zero: 1.2, and no maximum
-	Suites            []uint16
-	ClientCAFile      string
-	RequireClient     bool
-	NoClient          bool // do not even ask for a client's certificate
-}
-
 // certificate is read anew on SIGHUP, while connections go on.
 type certificate struct {
-	conf TLS
+	conf config.TLS
 	now  atomic.Pointer[tls.Certificate]
 }
 
@@ -57,13 +43,13 @@ func (c *certificate) load() error {
 	return nil
 }
 
-func (t *TLS) config(c *certificate) (*tls.Config, error) {
+func tlsConfig(t *config.TLS, c *certificate) (*tls.Config, error) {
 	conf := &tls.Config{
-		MinVersion: max(t.Min, tls.VersionTLS12), MaxVersion: t.Max, CipherSuites: t.Suites,
+		MinVersion: max(t.MinVersion, tls.VersionTLS12), MaxVersion: t.MaxVersion, CipherSuites: t.CipherSuites,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.now.Load(), nil },
 		NextProtos:     []string{"h2", "http/1.1"},
 	}
-	if !t.NoClient {
+	if !t.DisableClientCert {
 		conf.ClientAuth = tls.RequestClientCert
 	}
 	if t.ClientCAFile != "" {
@@ -76,14 +62,14 @@ func (t *TLS) config(c *certificate) (*tls.Config, error) {
 			return nil, fmt.Errorf("%s holds no certificate", t.ClientCAFile)
 		}
 	}
-	if t.RequireClient {
+	if t.RequireClientCert {
 		conf.ClientAuth = tls.RequireAndVerifyClientCert
 	}
 	return conf, nil
 }
 
 // open binds the address.
-func (l *Listener) open(ctx context.Context) error {
+func (l *listener) open(ctx context.Context) error {
 	if l.Network == "unix" {
 		// A socket that a killed server left behind is in the way; one that
 		// still answers is not ours to take.
@@ -109,7 +95,7 @@ func (l *Listener) open(ctx context.Context) error {
 		err := l.certs.load()
 		var conf *tls.Config
 		if err == nil {
-			conf, err = l.TLS.config(l.certs)
+			conf, err = tlsConfig(l.TLS, l.certs)
 		}
 		if err != nil {
 			return errors.Join(err, ln.Close())
@@ -121,7 +107,7 @@ func (l *Listener) open(ctx context.Context) error {
 }
 
 // own gives the socket's file its mode and owner.
-func (l *Listener) own() error {
+func (l *listener) own() error {
 	if l.Mode != "" {
 		m, err := strconv.ParseUint(l.Mode, 8, 32)
 		if err != nil {
@@ -154,8 +140,10 @@ func (l *Listener) own() error {
 }
 
 // serve answers until ctx ends, then drains for at most grace.
-func (l *Listener) serve(ctx context.Context, grace time.Duration, log *slog.Logger) error {
-	srv := httpapi.NewServer(l.Handler, l.Limits, log)
+func (l *listener) serve(ctx context.Context, grace time.Duration, log *slog.Logger) error {
+	srv := httpapi.NewServer(l.handler, httpapi.Limits{
+		ReadHeader: l.ReadHeaderTimeout, Read: l.ReadTimeout, Write: l.WriteTimeout, Idle: l.IdleTimeout,
+	}, log)
 	failed := make(chan error, 1)
 	go func() { failed <- srv.Serve(l.ln) }()
 	select {
@@ -172,6 +160,3 @@ func (l *Listener) serve(ctx context.Context, grace time.Duration, log *slog.Log
 	<-failed
 	return err
 }
-
-// Addr is where the listener was bound.
-func (l *Listener) Addr() string { return l.ln.Addr().String() }

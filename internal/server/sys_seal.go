@@ -20,19 +20,19 @@ func (st state) Status(ctx context.Context) (sys.Status, error) {
 		return sys.Status{}, err
 	}
 	out := sys.Status{
-		SealType: is.Type, StorageType: st.s.cfg.StorageType, Initialized: is.Initialized, Sealed: is.Sealed,
+		SealType: is.Type, StorageType: st.s.conf.Storage.Kind, Initialized: is.Initialized, Sealed: is.Sealed,
 		Shares: is.Shares, Threshold: is.Threshold, Progress: is.Progress, Nonce: is.Nonce,
 		RecoverySeal: is.Type != seal.Shamir,
 	}
 	if !is.Sealed {
-		out.ClusterName, out.ClusterID = st.s.cfg.ClusterName, st.s.core.ClusterID()
+		out.ClusterName, out.ClusterID = st.s.clusterName(), st.s.core.ClusterID()
 		out.Fence, err = fences(st).Read(ctx)
 	}
 	return out, err
 }
 
 func (st state) Init(ctx context.Context, p sys.InitParams) (sys.InitResult, error) {
-	recovery := len(st.s.cfg.Seal.Wrappers) > 0
+	recovery := st.s.conf.Seal.Kind != seal.Shamir
 	params := seal.Params{Shares: p.Shares, Threshold: p.Threshold}
 	if recovery {
 		params = seal.Params{Shares: p.RecoveryShares, Threshold: p.RecoveryThreshold}
@@ -95,4 +95,14 @@ func (k keyring) Rotation(ctx context.Context) (sys.Rotation, error) {
 
 func (k keyring) SetRotation(ctx context.Context, r sys.Rotation) error {
 	return k.c.SetRotation(ctx, core.Rotation{Disabled: !r.Enabled, Interval: r.Interval, MaxOperations: uint64(max(r.MaxOperations, 0))})
+}
+
+// clusterName is what people call this server: as configured, or made of the
+// store's id.
+func (s *Server) clusterName() string {
+	if s.conf.ClusterName != "" {
+		return s.conf.ClusterName
+	}
+	id := s.core.ClusterID()
+	return "leasehold-cluster-" + id[:min(8, len(id))]
 }

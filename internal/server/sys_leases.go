@@ -1,0 +1,118 @@
+package server
+
+import (
+	"context"
+	"time"
+
+	"github.com/leasehold/leasehold/internal/core"
+	"github.com/leasehold/leasehold/internal/engines/sys"
+	"github.com/leasehold/leasehold/internal/lease"
+)
+
+// leases are those of whichever store is open at the moment.
+type leases struct{ c *core.Core }
+
+var (
+	_ sys.Leases       = leases{}
+	_ sys.LeaseActions = leases{}
+)
+
+func (l leases) Lookup(ctx context.Context, ns string, id lease.ID) (lease.Info, error) {
+	s, err := l.c.Leases()
+	if err != nil {
+		return lease.Info{}, err
+	}
+	return s.Lookup(ctx, ns, id)
+}
+
+func (l leases) Keys(ctx context.Context, ns, prefix string) ([]string, error) {
+	s, err := l.c.Leases()
+	if err != nil {
+		return nil, err
+	}
+	return s.Keys(ctx, ns, prefix)
+}
+
+func (l leases) List(ctx context.Context, ns string, q lease.Query) ([]lease.Info, bool, error) {
+	s, err := l.c.Leases()
+	if err != nil {
+		return nil, false, err
+	}
+	return s.List(ctx, ns, q)
+}
+
+func (l leases) Renew(ctx context.Context, ns string, id lease.ID, increment time.Duration) (lease.Renewed, error) {
+	s, err := l.c.Leases()
+	if err != nil {
+		return lease.Renewed{}, err
+	}
+	return s.Renew(ctx, ns, id, increment)
+}
+
+func (l leases) Revoke(ctx context.Context, ns string, id lease.ID, cause lease.Cause, sync bool) (lease.Pending, error) {
+	s, err := l.c.Leases()
+	if err != nil {
+		return lease.Pending{}, err
+	}
+	return s.Revoke(ctx, ns, id, cause, sync)
+}
+
+func (l leases) RevokePrefix(ctx context.Context, ns, prefix string, cause lease.Cause, sync bool) (lease.Pending, error) {
+	s, err := l.c.Leases()
+	if err != nil {
+		return lease.Pending{}, err
+	}
+	return s.RevokePrefix(ctx, ns, prefix, cause, sync)
+}
+
+// counts are the leases of a namespace by their mount's id.
+func (l leases) counts(ctx context.Context, ns string) (map[string]int64, error) {
+	s, err := l.c.Leases()
+	if err != nil {
+		return nil, err
+	}
+	mounts, err := l.c.Mounts(ctx, ns, "")
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]int64{}
+	for _, m := range mounts {
+		n, err := s.CountMount(ctx, m.ID)
+		if err != nil {
+			return nil, err
+		}
+		if n > 0 {
+			out[m.ID] = n
+		}
+	}
+	return out, nil
+}
+
+// holder names the token that owns a lease.
+func (l leases) holder(ctx context.Context, owner string) string {
+	tokens, err := l.c.Tokens()
+	if err != nil || owner == "" {
+		return ""
+	}
+	e, err := tokens.LookupKey(ctx, owner)
+	if err != nil {
+		return ""
+	}
+	return e.DisplayName
+}
+
+func (l leases) tidy(ctx context.Context) error {
+	s, err := l.c.Leases()
+	if err != nil {
+		return err
+	}
+	tokens, err := l.c.Tokens()
+	if err != nil {
+		return err
+	}
+	if _, err := s.Tidy(ctx); err != nil {
+		return err
+	}
+	_, err = tokens.Tidy(ctx)
+	return err
+}
