@@ -161,6 +161,16 @@ func (c *Core) Policy(ctx context.Context, kind PolicyKind, ns, name string) (*P
 	return row, err
 }
 
+// HasPolicy reports whether an ACL policy exists, from memory where it can.
+func (c *Core) HasPolicy(ctx context.Context, ns, name string) (bool, error) {
+	u, err := c.open()
+	if err != nil {
+		return false, err
+	}
+	p, _, err := u.policies.get(ctx, ns, policy.CleanName(name))
+	return p != nil, err
+}
+
 // PolicyNames lists the stored policies of a kind, in order.
 func (c *Core) PolicyNames(ctx context.Context, kind PolicyKind, ns string) (names []string, err error) {
 	u, err := c.open()

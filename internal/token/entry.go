@@ -100,6 +100,7 @@ type Entry struct {
 	MountMaxTTL    time.Duration     `json:"mttl,omitempty"` // the maximum that held when it was made
 	Expires        time.Time         `json:"x,omitzero"`     // zero: never
 	Renewed        time.Time         `json:"rn,omitzero"`
+	Given          time.Duration     `json:"gv,omitempty"` // by the last renewal
 	Renewable      bool              `json:"rnw,omitempty"`
 	Internal       json.RawMessage   `json:"int,omitempty"` // of the auth method, for its renewal check
 	Due            time.Time         `json:"d,omitzero"`    // the time in the due key

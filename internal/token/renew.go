@@ -19,8 +19,9 @@ type Limits struct {
 	Period             time.Duration // of its role now; zero leaves the token's own
 }
 
-// Renew extends a service token from now by increment, or by its own TTL when
-// that is zero, within its maximum. capped says that the maximum cut it.
+// Renew extends a service token from now by increment, or by what it was given
+// last when that is zero, within its maximum. capped says that the maximum cut
+// it.
 func (s *Store) Renew(ctx context.Context, key string, increment time.Duration, lim Limits) (e *Entry, capped bool, err error) {
 	now := s.cfg.Now().Round(0)
 	_, err = s.cfg.Store.Update(ctx, func(tx storage.Tx) error {
@@ -51,6 +52,11 @@ func (s *Store) Renew(ctx context.Context, key string, increment time.Duration, 
 		switch {
 		case e.Period > 0:
 			ttl = e.Period
+			if lim.MaxTTL > 0 {
+				ttl = min(ttl, lim.MaxTTL)
+			}
+		case ttl <= 0 && e.Given > 0:
+			ttl = e.Given
 		case ttl <= 0 && e.TTL > 0:
 			ttl = e.TTL
 		case ttl <= 0:
@@ -61,7 +67,7 @@ func (s *Store) Renew(ctx context.Context, key string, increment time.Duration, 
 		if m := e.maxExpires(lim.MaxTTL); !m.IsZero() && until.After(m) {
 			until, capped = m, true
 		}
-		e.Expires, e.Renewed = until, now
+		e.Expires, e.Renewed, e.Given = until, now, until.Sub(now)
 		if err := e.putDue(tx, key, until); err != nil {
 			return err
 		}
@@ -73,19 +79,19 @@ func (s *Store) Renew(ctx context.Context, key string, increment time.Duration, 
 	return e, capped, nil
 }
 
-// maxExpires is MaxExpires under the maximum that the mount has now.
+// maxExpires is when the token ends however often it is renewed, under the
+// maximum that the mount has now; zero is never. A periodic token ends only
+// where it was told to itself.
 func (e *Entry) maxExpires(mountMax time.Duration) time.Time {
-	if e.ExplicitMaxTTL > 0 {
-		return e.Created.Add(e.ExplicitMaxTTL)
-	}
-	if e.Period > 0 {
-		return time.Time{}
-	}
 	if mountMax <= 0 {
 		mountMax = e.MountMaxTTL
 	}
-	if mountMax <= 0 {
+	most := e.ExplicitMaxTTL
+	if e.Period == 0 && mountMax > 0 && (most == 0 || mountMax < most) {
+		most = mountMax
+	}
+	if most == 0 {
 		return time.Time{}
 	}
-	return e.Created.Add(mountMax)
+	return e.Created.Add(most)
 }
