@@ -8,9 +8,9 @@
 // opens by itself the shares are what Vault calls recovery keys; here they
 // really do recover.
 //
-// The types Unseal, Rekey and GenerateRoot are the three things that holders
-// of shares do together, one share per request. They keep the shares that have
-// come in, in memory only, and may be used by several requests at once.
+// Unseal collects shares while the server is sealed, one per request, in memory
+// only. What else holders of shares do together (new shares, a root token)
+// package sys collects, and Combine proves.
 package seal
 
 import (
@@ -76,9 +76,7 @@ type Params struct {
 }
 
 // Validate refuses what cannot be shared, in Vault's words.
-func (p Params) Validate() error { return p.validate("invalid seal configuration") }
-
-func (p Params) validate(what string) error {
+func (p Params) Validate() error {
 	var why string
 	switch {
 	case p.Shares < 1:
@@ -94,7 +92,7 @@ func (p Params) validate(what string) error {
 	default:
 		return nil
 	}
-	return errs.New(errs.Invalid, "%s: %s", what, why)
+	return errs.New(errs.Invalid, "invalid seal configuration: %s", why)
 }
 
 // NewRootKey draws a root key.
@@ -231,8 +229,11 @@ func (c *Config) Open(ctx context.Context, w Wrapper) ([]byte, error) {
 var errWrongShares = errs.New(errs.Invalid,
 	"these shares do not open the seal: at least one of them is wrong or belongs to another server. They are forgotten; start again")
 
-// Combine gives the root key by shares, of which there are enough.
+// Combine gives the root key by enough different shares, in any order.
 func (c *Config) Combine(shares [][]byte) ([]byte, error) {
+	if len(shares) < max(c.Threshold, 1) {
+		return nil, errs.New(errs.Invalid, "%d shares were given of %d", len(shares), c.Threshold)
+	}
 	kek := shares[0]
 	if c.Threshold > 1 {
 		var err error

@@ -138,6 +138,23 @@ func TestOneShare(t *testing.T) {
 	}
 }
 
+func TestCombine(t *testing.T) {
+	c, root, shares := fresh(t, 5, 3)
+	if got, err := c.Combine([][]byte{shares[4], shares[0], shares[2]}); err != nil || !bytes.Equal(got, root) {
+		t.Errorf("Combine = %x, %v, want the root key", got, err)
+	}
+	for name, some := range map[string][][]byte{
+		"none":           nil,
+		"too few":        shares[:2],
+		"the same twice": {shares[0], shares[1], shares[1]},
+		"one damaged":    {shares[0], shares[1], append([]byte{shares[2][0] ^ 1}, shares[2][1:]...)},
+	} {
+		if got, err := c.Combine(some); !errs.Is(err, errs.Invalid) {
+			t.Errorf("Combine of %s = %x, %v, want Invalid", name, got, err)
+		}
+	}
+}
+
 // TestManyAtOnce: shares come in requests, and requests come at once.
 func TestManyAtOnce(t *testing.T) {
 	c, root, shares := fresh(t, 20, 10)
