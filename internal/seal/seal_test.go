@@ -321,4 +321,3 @@ func TestParseShare(t *testing.T) {
 		}
 	}
 }
-
