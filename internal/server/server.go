@@ -19,6 +19,7 @@ import (
 	"github.com/leasehold/leasehold/internal/core"
 	"github.com/leasehold/leasehold/internal/engine"
 	"github.com/leasehold/leasehold/internal/engines/cubbyhole"
+	"github.com/leasehold/leasehold/internal/engines/database"
 	"github.com/leasehold/leasehold/internal/engines/kv"
 	"github.com/leasehold/leasehold/internal/httpapi"
 	"github.com/leasehold/leasehold/internal/route"
@@ -68,8 +69,8 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 	}()
 	boot := route.NewTable()
 	engines := map[string]engine.Factory{
-		"auth/token":       noRoutes,
 		"secret/cubbyhole": cubbyhole.New,
+		"secret/database":  database.New,
 		"secret/identity":  noRoutes,
 		"secret/kv":        kv.New,
 	}
