@@ -427,7 +427,7 @@ func TestCutAtCommit(t *testing.T) {
 			if _, err := r.issue(role); !errors.Is(err, lease.ErrUnknown) {
 				t.Errorf("role %s: issuing = %v, want ErrUnknown", role, err)
 			}
-			like := "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'v-token-" + role + "-%' AND shobj_description(oid, 'pg_authid') LIKE 'leasehold:inst" + r.manager[len("manager_"):] + ":%'"
+			like := "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'v-token-" + role + "-%' AND shobj_description(oid, 'pg_authid') LIKE 'leasehold:" + r.instance() + ":%'"
 			r.eventually("the login that nobody got is dropped", func() bool { return r.pg.Query(t, "postgres", like) == "0" })
 			if got := r.leaseCount(); got != before+1 {
 				t.Errorf("role %s: %d leases, want %d: it stays until make_by", role, got, before+1)

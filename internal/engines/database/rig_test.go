@@ -49,6 +49,7 @@ type rig struct {
 	table  *route.Table
 	fenced atomic.Value
 	epoch  uint64
+	limit  time.Duration // for making a credential; zero is the default
 	stop   func()
 }
 
@@ -65,8 +66,13 @@ func onEach(t *testing.T, f func(r *rig)) {
 
 func newRig(t *testing.T, version int) *rig {
 	t.Helper()
+	return newRigOn(t, version, mem.New())
+}
+
+func newRigOn(t *testing.T, version int, store storage.Backend) *rig {
+	t.Helper()
 	p := testenv.SharedPostgres(t, testenv.Config{Version: version})
-	r := &rig{t: t, pg: p, db: p.NewDatabase(t), manager: testenv.Unique("manager"), group: testenv.Unique("readers"), store: mem.New(), epoch: 3}
+	r := &rig{t: t, pg: p, db: p.NewDatabase(t), manager: testenv.Unique("manager"), group: testenv.Unique("readers"), store: store, epoch: 3}
 	p.Exec(t, r.db, fmt.Sprintf(`
 		CREATE ROLE %[1]s LOGIN CREATEROLE PASSWORD 'manager-pw';
 		CREATE ROLE %[2]s NOLOGIN;
@@ -83,7 +89,7 @@ func newRig(t *testing.T, version int) *rig {
 func (r *rig) start() {
 	t := r.t
 	t.Helper()
-	origin := lease.Origin{Instance: "inst" + r.manager[len("manager_"):], Epoch: r.epoch}
+	origin := lease.Origin{Instance: r.instance(), Epoch: r.epoch}
 	handlers := map[string]lane.Handler{}
 	r.lanes = lane.New(lane.Config{Store: r.store, Handlers: handlers})
 	kinds := map[string]lease.AnyKind{}
@@ -141,6 +147,16 @@ func (r *rig) start() {
 			t.Errorf("Close = %v", err)
 		}
 	}
+}
+
+// instance is what this rig's marks begin with, unlike any other's.
+func (r *rig) instance() string { return "inst" + strings.TrimPrefix(r.manager, "manager_") }
+
+// ours are the users on the server that carry a mark of this rig's store.
+func (r *rig) ours() []string {
+	r.t.Helper()
+	return strings.Fields(r.pg.Query(r.t, "postgres",
+		"SELECT rolname FROM pg_roles WHERE shobj_description(oid, 'pg_authid') LIKE 'leasehold:"+r.instance()+":%'"))
 }
 
 type object map[string]any
@@ -249,6 +265,9 @@ func (r *rig) issue(role string) (c credential, err error) {
 	res, err := ep.Call(ctx, req)
 	if err != nil {
 		return c, err
+	}
+	if r.limit > 0 {
+		res.Plan.Limit = r.limit
 	}
 	ttl := res.Plan.TTL
 	if ttl == 0 {
