@@ -159,7 +159,6 @@ func (e *Engine) writeConnection(ctx context.Context, req *route.Request, in con
 	if old != nil {
 		e.retire(old.generation(), false)
 	}
-	adviseConnection(req, c)
 	return route.None{}, nil
 }
 
@@ -246,20 +245,6 @@ func (e *Engine) checkConnection(c *connection) error {
 		return bad("error creating database object: %v", err)
 	}
 	return nil
-}
-
-func adviseConnection(req *route.Request, c *connection) {
-	if c.UsernameTemplate == "" {
-		return
-	}
-	t, err := username.Compile(c.UsernameTemplate, longestName)
-	if err != nil {
-		return
-	}
-	if bits, err := t.Bits(); err == nil && bits < username.WantedBits {
-		req.Warn("names by this username_template carry %d random bits; below %d two may clash, and creating the second fails: use {{random 20}}",
-			int(bits), username.WantedBits)
-	}
 }
 
 // try connects once and says who answers.
@@ -408,12 +393,41 @@ func (e *Engine) doctor(ctx context.Context, _ *route.Request, in nameIn) (docto
 	if info.Version > 0 {
 		out.Version = fmt.Sprintf("%d.%d", info.Version/10000, info.Version%10000)
 	}
+	found = append(found, e.habits(ctx, c)...)
 	for _, f := range found {
 		ch := check{Name: f.Check, OK: f.Error == "" || !f.Fatal, Detail: f.Error, Fix: f.Hint}
 		out.OK = out.OK && ch.OK
 		out.Checks = append(out.Checks, ch)
 	}
 	return out, nil
+}
+
+// habits finds what works and is still better otherwise.
+func (e *Engine) habits(ctx context.Context, c *stored) (found []postgres.Finding) {
+	if c.UsernameTemplate != "" {
+		f := postgres.Finding{Check: "user names that cannot clash"}
+		if t, err := username.Compile(c.UsernameTemplate, longestName); err != nil {
+			f.Error, f.Fatal = err.Error(), true
+		} else if bits, err := t.Bits(); err == nil && bits < username.WantedBits {
+			f.Error = fmt.Sprintf("the username_template gives %d random bits; below %d two names may be the same, and making the second then fails",
+				int(bits), username.WantedBits)
+			f.Hint = "use {{random 20}} in the username_template"
+		}
+		found = append(found, f)
+	}
+	names, err := storage.Folder(ctx, e.env.Store, rowRole)
+	if err != nil {
+		return found
+	}
+	for _, name := range names {
+		if r, err := e.role(ctx, name); err == nil && r != nil && r.Connection == c.Name && !allowed(c.AllowedRoles, name) {
+			found = append(found, postgres.Finding{
+				Check: "role " + name + " may use the connection", Error: "the connection's allowed_roles do not name it",
+				Hint: "add " + name + " to allowed_roles of config/" + c.Name,
+			})
+		}
+	}
+	return found
 }
 
 // patient is what the roles of a connection need of it.

@@ -3,6 +3,7 @@ package database_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -153,7 +154,7 @@ func TestConnections(t *testing.T) {
 		t.Errorf("config/main reads %v", a.data)
 	}
 	// An update leaves alone what it does not name.
-	r.mustWrite("config/main", object{"allowed_roles": []string{"*"}, "username_template": "x{{random 6}}"}, "random bits")
+	r.mustWrite("config/main", object{"allowed_roles": []string{"*"}, "username_template": "x{{random 6}}"})
 	if d := r.read("config/main").data["connection_details"].(map[string]any); d["username"] != r.manager {
 		t.Errorf("after an update the connection reads %v", d)
 	}
@@ -194,7 +195,7 @@ func TestRoles(t *testing.T) {
 		}
 	}
 	r.mustWrite("roles/xall", object{"db_name": "main", "creation_statements": []string{create, `GRANT SELECT ON ALL TABLES IN SCHEMA public TO "{{name}}"`}}, "8,160 bytes")
-	r.mustWrite("roles/other", object{"db_name": "main", "creation_statements": create}, "allowed_roles")
+	r.mustWrite("roles/other", object{"db_name": "main", "creation_statements": create})
 	r.mustWrite("roles/xempty", object{"db_name": "main"})
 	r.mustWrite("roles/xnodb", object{"db_name": "missing", "creation_statements": "x"})
 	r.mustWrite("roles/xfail", object{"db_name": "main", "creation_statements": []string{create, `GRANT no_such_role TO "{{name}}"`}})
@@ -236,7 +237,7 @@ func TestRoles(t *testing.T) {
 func TestNamesAreReserved(t *testing.T) {
 	r := newRig(t, 0)
 	r.connect(nil)
-	r.mustWrite("config/main", object{"username_template": testenv.Unique("fixed")}, "random bits")
+	r.mustWrite("config/main", object{"username_template": testenv.Unique("fixed")})
 	c := r.mustIssue("app")
 	if _, err := r.issue("app"); !lease.IsNameClash(err) {
 		t.Errorf("the same name again = %v, want a clash", err)
@@ -454,6 +455,11 @@ func TestDoctorAnswers(t *testing.T) {
 		a := r.write("doctor/main", nil)
 		if a.err != nil || a.data["ok"] != true {
 			t.Errorf("doctor = %v, %v, want ok", a.data, a.err)
+		}
+		r.mustWrite("config/main", object{"username_template": "x{{random 6}}", "allowed_roles": "app"})
+		a = r.write("doctor/main", nil)
+		if text := fmt.Sprint(a.data["checks"]); a.data["ok"] != true || !strings.Contains(text, "35 random bits") || !strings.Contains(text, "add group to allowed_roles") {
+			t.Errorf("doctor of unusual settings = %v", text)
 		}
 		r.pg.Exec(t, r.db, "REVOKE GRANT OPTION FOR SELECT ON items FROM "+r.manager+" CASCADE")
 		a = r.write("doctor/main", nil)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/leasehold/leasehold/internal/engines/database/postgres"
 	"github.com/leasehold/leasehold/internal/errs"
+	"github.com/leasehold/leasehold/internal/lane"
 	"github.com/leasehold/leasehold/internal/lease"
 	"github.com/leasehold/leasehold/internal/storage"
 	"github.com/leasehold/leasehold/internal/wire"
@@ -277,22 +278,31 @@ func (e *Engine) sweep(ctx context.Context) error {
 	return nil
 }
 
-// readable gives an error of the target its sentence for the client.
+// readable gives an error of the target its sentence for the client, who is
+// told what the server said.
 func readable(err error, doing string) error {
+	if err == nil {
+		return nil
+	}
+	if errs.KindOf(err) != errs.Internal {
+		return err
+	}
+	kind, text := errs.Internal, err.Error()
 	var se *postgres.StatementError
-	var known *errs.Error
 	var wait *lease.WaitError
 	switch {
-	case err == nil:
-		return nil
-	case errors.As(err, &known):
-		return err
-	case errors.As(err, &se), postgres.Code(err) != "" && !errors.Is(err, lease.ErrUnknown):
+	case errors.As(err, &se), postgres.Code(err) != "" && !errors.Is(err, lease.ErrUnknown) && !lane.IsConnFault(err):
 		// What the server refuses is the role's or the configuration's
 		// fault: asking again would only make it refuse again.
-		return errs.Wrap(errs.Invalid, err, "%s: %v", doing, err)
+		kind = errs.Invalid
 	case errors.As(err, &wait):
-		return errs.Wrap(errs.Internal, err, "%s: %s", doing, wait.Reason)
+		text = wait.Reason
 	}
-	return errs.Wrap(errs.Internal, err, "%s: %v", doing, err)
+	return &answered{errs.New(kind, "%s: %s", doing, text), err}
 }
+
+// answered is an error whose sentence already tells its cause.
+type answered struct{ told, cause error }
+
+func (a *answered) Error() string   { return a.told.Error() }
+func (a *answered) Unwrap() []error { return []error{a.told, a.cause} }
