@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 
 	"github.com/leasehold/leasehold/internal/core"
 	"github.com/leasehold/leasehold/internal/engines/sys"
@@ -14,21 +15,29 @@ type state struct{ s *Server }
 
 var _ sys.State = state{}
 
+func (st state) Health(ctx context.Context) (h sys.Health, err error) {
+	h.Initialized, h.Sealed, err = st.s.core.Health(ctx)
+	if err != nil || h.Sealed {
+		return h, err
+	}
+	h.ClusterID = st.s.core.ClusterID()
+	h.ClusterName = st.s.clusterName(h.ClusterID)
+	if h.Fence, err = fences(st).Read(ctx); errors.Is(err, core.ErrSealed) {
+		return sys.Health{Initialized: true, Sealed: true}, nil // just now
+	}
+	return h, err
+}
+
 func (st state) Status(ctx context.Context) (sys.Status, error) {
-	is, err := st.s.core.SealStatus(ctx)
+	h, err := st.Health(ctx)
 	if err != nil {
 		return sys.Status{}, err
 	}
-	out := sys.Status{
-		SealType: is.Type, StorageType: st.s.conf.Storage.Kind, Initialized: is.Initialized, Sealed: is.Sealed,
-		Shares: is.Shares, Threshold: is.Threshold, Progress: is.Progress, Nonce: is.Nonce,
-		RecoverySeal: is.Type != seal.Shamir,
-	}
-	if !is.Sealed {
-		out.ClusterName, out.ClusterID = st.s.clusterName(), st.s.core.ClusterID()
-		out.Fence, err = fences(st).Read(ctx)
-	}
-	return out, err
+	is, err := st.s.core.SealStatus(ctx)
+	return sys.Status{
+		Health: h, SealType: is.Type, StorageType: st.s.conf.Storage.Kind, Shares: is.Shares,
+		Threshold: is.Threshold, Progress: is.Progress, Nonce: is.Nonce, RecoverySeal: is.Type != seal.Shamir,
+	}, err
 }
 
 func (st state) Init(ctx context.Context, p sys.InitParams) (sys.InitResult, error) {
@@ -98,11 +107,10 @@ func (k keyring) SetRotation(ctx context.Context, r sys.Rotation) error {
 }
 
 // clusterName is what people call this server: as configured, or made of the
-// store's id.
-func (s *Server) clusterName() string {
+// store's id as Vault makes it, by which dashboards know it.
+func (s *Server) clusterName(id string) string {
 	if s.conf.ClusterName != "" {
 		return s.conf.ClusterName
 	}
-	id := s.core.ClusterID()
-	return "leasehold-cluster-" + id[:min(8, len(id))]
+	return "vault-cluster-" + id[:min(8, len(id))]
 }
