@@ -8,7 +8,6 @@ import (
 	"syscall"
 
 	"github.com/leasehold/leasehold/internal/cli"
-	"github.com/leasehold/leasehold/internal/server"
 )
 
 // version is set by the linker: -X main.version=1.2.3.
@@ -18,14 +17,6 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	os.Exit(cli.Run(ctx, cli.Config{
-		Stdin:   os.Stdin,
-		Stdout:  os.Stdout,
-		Stderr:  os.Stderr,
-		Getenv:  os.Getenv,
-		Version: version,
-		Server: func(ctx context.Context, a cli.ServerArgs) int {
-			return server.Main(ctx, version, server.Args(a))
-		},
-		CheckConfig: server.CheckConfig,
+		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv, Version: version,
 	}, os.Args[1:]))
 }

@@ -19,6 +19,7 @@ import (
 	"strings"
 
 	"github.com/leasehold/leasehold/api"
+	"github.com/leasehold/leasehold/internal/server"
 )
 
 // Exit codes, as Vault's.
@@ -37,15 +38,12 @@ type Config struct {
 
 	// Getenv reads the environment; nil is an empty one.
 	Getenv func(string) string
-	// Version is printed by "leasehold version"; "" says "dev".
+	// Version is the program's own; "" takes what the build recorded.
 	Version string
 
 	// Server runs "leasehold server" until ctx ends and answers the exit
-	// code; nil refuses the command.
-	Server func(ctx context.Context, args ServerArgs) int
-	// CheckConfig parses server configuration for "operator diagnose -config";
-	// nil skips that check.
-	CheckConfig func(paths []string) (warnings []string, err error)
+	// code; nil is server.Main.
+	Server func(ctx context.Context, version string, args server.Args) int
 }
 
 // Run carries out one command line (without the program's name) and answers
@@ -58,7 +56,13 @@ func Run(ctx context.Context, cfg Config, args []string) int {
 		cfg.Getenv = func(string) string { return "" }
 	}
 	if cfg.Version == "" {
-		cfg.Version = "dev"
+		cfg.Version = server.BuildVersion()
+	}
+	if rest, ok := strings.CutPrefix(cfg.Version, "v"); ok && strings.Contains(rest, ".") {
+		cfg.Version = rest // a tag
+	}
+	if cfg.Server == nil {
+		cfg.Server = server.Main
 	}
 	root := newRoot()
 	if line := cfg.Getenv("COMP_LINE"); line != "" {

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"slices"
 )
 
 func databaseCommand() *command {
@@ -67,13 +68,20 @@ func (r doctorReport) healthy() bool {
 }
 
 func (c *call) printDoctor(rep doctorReport) error {
-	t := newTable("Check", "Result", "Detail")
+	detailed := slices.ContainsFunc(rep.Checks, func(ch doctorCheck) bool { return ch.Detail != "" })
+	t := newTable("Check", "Result")
+	if detailed {
+		t = newTable("Check", "Result", "Detail")
+	}
 	for _, ch := range rep.Checks {
-		result := "ok"
+		row := []string{ch.Name, "ok"}
 		if !ch.OK {
-			result = "FAILED"
+			row[1] = "FAILED"
 		}
-		t.add(ch.Name, result, ch.Detail)
+		if detailed {
+			row = append(row, ch.Detail)
+		}
+		t.add(row...)
 	}
 	if err := c.printTable(t, rep); err != nil {
 		return err

@@ -2,8 +2,6 @@ package cli_test
 
 import (
 	"bytes"
-	"context"
-	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -16,51 +14,8 @@ import (
 	"github.com/leasehold/leasehold/internal/cli"
 )
 
-// devServer runs "leasehold server" inside the test: what cmd/leasehold hands
-// to cli.Config.Server. nil while there is no internal/server.
-var devServer func(context.Context, cli.ServerArgs) int
-
-// needServer ends tests that have nothing to run against.
-func needServer(t *testing.T) {
-	t.Helper()
-	if devServer == nil {
-		t.Skip("internal/server is not joined yet: set devServer")
-	}
-}
-
-// TestLive runs the scripts that use a real dev server.
-func TestLive(t *testing.T) {
-	needServer(t)
-	runScripts(t, filepath.Join("testdata", "live"))
-}
-
-// startDev starts a dev server in this process and answers its address.
-func startDev(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := l.Addr().String()
-	l.Close()
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan int, 1)
-	var log bytes.Buffer
-	go func() {
-		done <- cli.Run(ctx, cli.Config{Stdout: &log, Stderr: &log, Server: devServer},
-			[]string{"server", "-dev", "-dev-root-token-id=root", "-dev-no-store-token", "-dev-listen-address=" + addr})
-	}()
-	t.Cleanup(func() {
-		cancel()
-		if code := <-done; code != 0 {
-			t.Errorf("the server ended with %d, want 0:\n%s", code, log.Bytes())
-		}
-	})
-	if err := await(ctx, "http://"+addr, done); err != nil {
-		t.Fatal(err)
-	}
-	return "http://" + addr
-}
+// TestLive runs the scripts that use a real server.
+func TestLive(t *testing.T) { runScripts(t, filepath.Join("testdata", "live")) }
 
 // otherwise are the samples that we answer in another way, each with the
 // reason. They run all the same, because later ones rest on them.
@@ -84,6 +39,12 @@ var otherwise = map[string]string{
 	"read -output-curl-string kv1/x":                             "checked by a script",
 }
 
+// unrecorded are command lines that the recorder must have typed between two
+// samples: before the named one.
+var unrecorded = map[string]string{
+	"read -wrap-ttl=60s kv1/y": "write kv1/y a=1",
+}
+
 // sample is one command line with what the reference printed.
 type sample struct {
 	line           string
@@ -95,27 +56,44 @@ type sample struct {
 // compares what comes out. Names, times and random parts are normalised; the
 // columns' widths hang on them, so runs of spaces count as one gap.
 func TestSamples(t *testing.T) {
-	needServer(t)
-	env := map[string]string{"VAULT_ADDR": startDev(t), "VAULT_TOKEN": "root", "HOME": t.TempDir()}
-	for _, s := range readSamples(t) {
+	srv, err := launch(nil, devArgs...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := srv.stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	env := map[string]string{"VAULT_ADDR": srv.addr, "VAULT_TOKEN": "root", "HOME": t.TempDir()}
+	typed := func(line string) (code int, stdout, stderr string) {
 		var out, errs bytes.Buffer
-		line, _, _ := strings.Cut(s.line, "#")
-		code := cli.Run(t.Context(), cli.Config{
+		line, _, _ = strings.Cut(line, "#")
+		code = cli.Run(t.Context(), cli.Config{
 			Stdin:  strings.NewReader("path \"secret/*\" { capabilities = [\"read\"] }\n"),
 			Stdout: &out, Stderr: &errs, Getenv: func(k string) string { return env[k] },
 		}, strings.Fields(line))
+		return code, out.String(), errs.String()
+	}
+	for _, s := range readSamples(t) {
+		if line := unrecorded[s.line]; line != "" {
+			if code, _, errs := typed(line); code != 0 {
+				t.Fatalf("leasehold %s: exit %d, want 0\n%s", line, code, errs)
+			}
+		}
+		code, out, errs := typed(s.line)
 		if _, ok := otherwise[s.line]; ok {
 			continue
 		}
 		if code != s.code {
-			t.Errorf("leasehold %s: exit %d, want %d\n%s%s", s.line, code, s.code, out.Bytes(), errs.Bytes())
+			t.Errorf("leasehold %s: exit %d, want %d\n%s%s", s.line, code, s.code, out, errs)
 			continue
 		}
-		if diff := cmp.Diff(normal(s.stdout), normal(out.String())); diff != "" {
+		if diff := cmp.Diff(normal(s.stdout), normal(out)); diff != "" {
 			t.Errorf("leasehold %s: standard output (-reference +ours):\n%s", s.line, diff)
 		}
 		// Ours goes on with what to do next.
-		if want, got := normal(s.stderr), normal(errs.String()); !strings.HasPrefix(strings.ToLower(got), strings.ToLower(want)) {
+		if want, got := normal(s.stderr), normal(errs); !strings.HasPrefix(strings.ToLower(got), strings.ToLower(want)) {
 			t.Errorf("leasehold %s: standard error\n%s\nwant it to begin with\n%s", s.line, got, want)
 		}
 	}

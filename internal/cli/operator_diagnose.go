@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/leasehold/leasehold/api"
+	"github.com/leasehold/leasehold/internal/server"
 )
 
 // finding is the result of one check.
@@ -88,10 +89,10 @@ func (d *diagnosis) code() int {
 }
 
 func (d *diagnosis) config(paths []string) {
-	if len(paths) == 0 || d.call.cfg.CheckConfig == nil {
+	if len(paths) == 0 {
 		return
 	}
-	warnings, err := d.call.cfg.CheckConfig(paths)
+	warnings, err := server.CheckConfig(paths)
 	switch {
 	case err != nil:
 		d.add("Configuration", findFailed, "%v", err)

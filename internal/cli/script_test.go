@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -15,11 +14,11 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/leasehold/leasehold/internal/cli"
+	"github.com/leasehold/leasehold/internal/server"
 )
 
 // TestMain lets scripts run "leasehold" as a process of its own.
@@ -34,7 +33,7 @@ func TestMain(m *testing.M) {
 }
 
 // fakeServer prints what it was asked to do.
-func fakeServer(_ context.Context, a cli.ServerArgs) int {
+func fakeServer(_ context.Context, _ string, a server.Args) int {
 	fmt.Fprintf(a.Stdout, "config=%q dev=%v token=%q listen=%q nokv=%v tls=%v dir=%q level=%q format=%q file=%q store=%v\n",
 		a.Config, a.Dev, a.DevRootTokenID, a.DevListenAddress, a.DevNoKV, a.DevTLS, a.DevTLSCertDir, a.LogLevel, a.LogFormat, a.LogFile, a.StoreToken != nil)
 	if a.StoreToken != nil && a.DevRootTokenID != "" {
@@ -61,7 +60,8 @@ func runScripts(t *testing.T, dir string) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"replay": replay,
 			"sent":   sent,
-			"server": server,
+			"server": startServer,
+			"stop":   stopServer,
 		},
 	})
 }
@@ -148,61 +148,6 @@ func sent(ts *testscript.TestScript, neg bool, args []string) {
 	defer r.mu.Unlock()
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), r.got.Bytes(), 0o644))
 	r.got.Reset()
-}
-
-// server starts a dev server with root token "root" in this process, points
-// VAULT_ADDR and VAULT_TOKEN at it, and stops it at the script's end.
-func server(ts *testscript.TestScript, neg bool, args []string) {
-	if neg {
-		ts.Fatalf("usage: server [FLAG …]")
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	ts.Check(err)
-	addr := l.Addr().String()
-	ts.Check(l.Close())
-
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan int, 1)
-	var log bytes.Buffer
-	go func() {
-		done <- cli.Run(ctx, cli.Config{
-			Stdout: &log, Stderr: &log, Server: devServer,
-			Getenv: func(k string) string { return ts.Getenv(k) },
-		}, append([]string{"server", "-dev", "-dev-root-token-id=root", "-dev-no-store-token", "-dev-listen-address=" + addr}, args...))
-	}()
-	ts.Defer(func() {
-		cancel()
-		if code := <-done; code != 0 {
-			ts.Logf("the server ended with %d:\n%s", code, log.Bytes())
-		}
-	})
-	ts.Check(await(ctx, "http://"+addr, done))
-	ts.Setenv("VAULT_ADDR", "http://"+addr)
-	ts.Setenv("VAULT_TOKEN", "root")
-}
-
-// await asks for the server's health until it is active.
-func await(ctx context.Context, addr string, done <-chan int) error {
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for range 1500 {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, addr+"/v1/sys/health", nil)
-		if err != nil {
-			return err
-		}
-		if resp, err := http.DefaultClient.Do(req); err == nil {
-			resp.Body.Close()
-			if resp.StatusCode == http.StatusOK {
-				return nil
-			}
-		}
-		select {
-		case code := <-done:
-			return fmt.Errorf("the server ended with %d before it answered", code)
-		case <-tick.C:
-		}
-	}
-	return fmt.Errorf("no answer at %s within 30 s", addr)
 }
 
 // lines is a text's lines.

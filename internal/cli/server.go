@@ -2,40 +2,14 @@ package cli
 
 import (
 	"context"
-	"io"
 	"strings"
 
 	"github.com/leasehold/leasehold/api"
+	"github.com/leasehold/leasehold/internal/server"
 )
 
-// ServerArgs is what the command line says about a server to run.
-type ServerArgs struct {
-	Config []string // files and directories of configuration, in order
-
-	Dev              bool   // in memory, unsealed, with a root token
-	DevRootTokenID   string // "" makes one
-	DevListenAddress string // "" is 127.0.0.1:8200
-	DevNoKV          bool   // no kv store at secret/
-	DevTLS           bool   // with a certificate made at start
-	DevTLSCertDir    string // where that certificate is written; "" is a temporary directory
-
-	LogLevel  string // "" leaves it to the configuration; so with the next two
-	LogFormat string
-	LogFile   string
-
-	ExitOnCoreShutdown bool
-
-	// StoreToken keeps the dev server's root token for later commands in
-	// ~/.vault-token; nil when it is not wanted (-dev-no-store-token).
-	StoreToken func(token string) error
-
-	Getenv func(string) string
-	Stdout io.Writer
-	Stderr io.Writer
-}
-
 func serverCommand() *command {
-	var a ServerArgs
+	var a server.Args
 	var noStore, ignoredBool bool
 	var ignored, clusterJSON string
 	return &command{
@@ -64,7 +38,7 @@ func serverCommand() *command {
 			boolFlag(&ignoredBool, "disable-mlock", "").hide(),
 		},
 		run: func(ctx context.Context, c *call) error {
-			if err := a.complete(c); err != nil {
+			if err := completeArgs(&a, c); err != nil {
 				return err
 			}
 			switch {
@@ -72,13 +46,11 @@ func serverCommand() *command {
 				return localf("-dev-cluster-json is not supported: this server has one address")
 			case ignored != "":
 				c.note("Note: -log-rotate-… is ignored; let logrotate or the journal turn logs over.")
-			case c.cfg.Server == nil:
-				return localf("This build has no server in it")
 			}
 			if !noStore {
 				a.StoreToken = func(token string) error { return storeToken(c.cfg.Getenv, token) }
 			}
-			if code := c.cfg.Server(ctx, a); code != exitOK {
+			if code := c.cfg.Server(ctx, c.cfg.Version, a); code != exitOK {
 				return exitStatus(code)
 			}
 			return nil
@@ -86,8 +58,8 @@ func serverCommand() *command {
 	}
 }
 
-// complete adds what the environment says and refuses what makes no sense.
-func (a *ServerArgs) complete(c *call) error {
+// completeArgs adds what the environment says and refuses what makes no sense.
+func completeArgs(a *server.Args, c *call) error {
 	a.Getenv, a.Stdout, a.Stderr = c.cfg.Getenv, c.cfg.Stdout, c.cfg.Stderr
 	for _, v := range []struct {
 		to   *string

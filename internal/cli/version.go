@@ -2,8 +2,7 @@ package cli
 
 import (
 	"context"
-	"fmt"
-	"runtime/debug"
+	"strings"
 )
 
 func versionCommand() *command {
@@ -16,17 +15,11 @@ func versionCommand() *command {
 	}
 }
 
-// versionLine names the commit where the build recorded one.
+// versionLine is "Leasehold v1.2.3", as scripts that cut it expect; what is no
+// release stands without the v.
 func versionLine(cfg Config) string {
-	line := "Leasehold v" + cfg.Version
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return line
+	if strings.Contains(cfg.Version, ".") {
+		return "Leasehold v" + cfg.Version
 	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" {
-			return fmt.Sprintf("%s (%.12s)", line, s.Value)
-		}
-	}
-	return line
+	return "Leasehold " + cfg.Version
 }

@@ -72,12 +72,15 @@ func appendYAMLScalar(b []byte, v value, depth int) []byte {
 // yamlPlain are texts that need no quotes: they cannot be taken for another
 // type and hold nothing that means something to YAML.
 var (
-	yamlPlain = regexp.MustCompile(`^[A-Za-z_/.<][A-Za-z0-9_./+=@%^$~()<>;,-]*(:?[A-Za-z0-9_./+=@%^$~()<>;, -]*[A-Za-z0-9_./+=@%^$~()<>;,-])*$`)
+	yamlPlain = regexp.MustCompile(`^[A-Za-z0-9_/.<][A-Za-z0-9_./+=@%^$~()<>;,-]*(:?[A-Za-z0-9_./+=@%^$~()<>;, -]*[A-Za-z0-9_./+=@%^$~()<>;,-])*$`)
 	yamlWord  = regexp.MustCompile(`(?i)^(y|yes|n|no|true|false|on|off|null|~|\.nan|[-+]?\.inf|\.[0-9_]+(e[-+]?[0-9]+)?)$`)
+	// yamlNumber is what YAML 1.1 takes for a number, or for the beginning of
+	// a date.
+	yamlNumber = regexp.MustCompile(`(?i)^(0x[0-9a-f_]+|0b[01_]+|0o?[0-7_]+|[0-9][0-9_]*(\.[0-9_]*)?(e[-+]?[0-9]+)?|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?|[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([t ].*)?)$`)
 )
 
 func appendYAMLText(b []byte, s string, _ int) []byte {
-	if yamlPlain.MatchString(s) && !yamlWord.MatchString(s) && !strings.Contains(s, " #") && !strings.Contains(s, ": ") {
+	if yamlPlain.MatchString(s) && !yamlWord.MatchString(s) && !yamlNumber.MatchString(s) && !strings.Contains(s, " #") && !strings.Contains(s, ": ") {
 		return append(b, s...)
 	}
 	return appendJSONString(b, s) // every JSON string is a YAML string

@@ -85,7 +85,6 @@ func TestLookup(t *testing.T) {
 		{wire.OpRead, "mounts/tune", `{"by":"mount","path":"tune"}`},
 		{wire.OpDelete, "random", "unsupported operation"},
 		{wire.OpDelete, "health", ""}, // no sentence, as there is no envelope
-		{wire.OpHelp, "random", "unsupported operation"},
 	}
 	for _, tt := range tests {
 		res, err := call(t, tab, &route.Request{Op: tt.op, Path: tt.path})

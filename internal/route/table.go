@@ -153,7 +153,7 @@ func (n *node) literal(s string) *node {
 
 // Lookup finds the endpoint of an operation on a path. Without one the error
 // is errs.NotFound, or errs.Unsupported if the path has endpoints for other
-// operations.
+// operations. That of OpHelp tells about the path.
 func (t *Table) Lookup(op wire.Op, path string) (*Endpoint, Params, error) {
 	if op == wire.OpCreate {
 		op = wire.OpUpdate
@@ -161,7 +161,10 @@ func (t *Table) Lookup(op wire.Op, path string) (*Endpoint, Params, error) {
 	if op == wire.OpList {
 		path = strings.TrimSuffix(path, "/")
 	}
-	if op >= wire.OpHelp {
+	switch {
+	case op == wire.OpHelp:
+		return t.help(path)
+	case op > wire.OpHelp:
 		op = wire.OpNone
 	}
 	m := match{op: op, missing: errNoPath}

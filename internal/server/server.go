@@ -35,7 +35,7 @@ const drain = 4 * time.Second
 // Config is what New needs.
 type Config struct {
 	Conf    *config.Config
-	Version string // ours
+	Version string // ours; "" takes what the build recorded
 	Log     *slog.Logger
 	Level   *slog.LevelVar // of Log; Hup changes it
 	// Reload reads the configuration again for Hup; nil keeps what is.
@@ -54,6 +54,9 @@ type Server struct {
 // New opens the store, makes the parts and binds the addresses. The server is
 // sealed; Run opens it where it has a key of its own.
 func New(ctx context.Context, cfg Config) (_ *Server, err error) {
+	if cfg.Version == "" {
+		cfg.Version = BuildVersion()
+	}
 	s := &Server{cfg: cfg, conf: cfg.Conf}
 	wrappers, err := wrappersOf(cfg.Conf.Seal)
 	if err != nil {
