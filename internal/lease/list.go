@@ -137,7 +137,32 @@ func (s *Store) List(ctx context.Context, ns string, q Query) (out []Info, more 
 		}
 		return nil
 	})
+	if err == nil {
+		err = s.judge(ctx, ns, out)
+	}
 	return out, more, err
+}
+
+// judge marks as ending what clients cannot use any more although its turn in
+// the lane has not come: leases that are over or whose owner has ended.
+func (s *Store) judge(ctx context.Context, ns string, list []Info) error {
+	now := s.cfg.Now()
+	for i := range list {
+		in := &list[i]
+		if in.Ending {
+			continue
+		}
+		in.Ending = !in.Expires.After(now)
+		if in.Ending || in.Owner == "" || s.cfg.Alive == nil {
+			continue
+		}
+		ok, err := s.cfg.Alive(ctx, ns, in.Owner)
+		if err != nil {
+			return err
+		}
+		in.Ending = !ok
+	}
+	return nil
 }
 
 // OnTarget reports whether any lease of kind DueKind is left on a target.

@@ -135,7 +135,7 @@ func (d *doctor) probe(ctx context.Context) {
 	conn, err := d.t.login(ctx, d.p.Probe, probePassword)
 	hint := "the server refuses logins of new roles from here: see its pg_hba.conf"
 	if Code(err) == codePermission {
-		hint = "GRANT CONNECT ON DATABASE " + ident(d.s.Database) + " TO a group that the credentials are members of;"
+		hint = "GRANT CONNECT ON DATABASE " + ident(d.s.Database) + " TO <group>; -- one that the credentials are members of"
 	}
 	d.add("log in as the new role", err, hint, false)
 
@@ -200,7 +200,7 @@ func (d *doctor) groups(ctx context.Context) {
 		case Code(err) == codePermission && d.s.Version >= 160000:
 			hint = "GRANT " + ident(g) + " TO " + d.me() + " WITH ADMIN OPTION;"
 		case Code(err) == codePermission:
-			hint = "ALTER ROLE " + d.me() + " CREATEROLE; (a superuser's group takes a superuser)"
+			hint = "ALTER ROLE " + d.me() + " CREATEROLE; -- a superuser's group takes a superuser"
 		case Code(err) == "42704":
 			hint = "CREATE ROLE " + ident(g) + " NOLOGIN;"
 		}
@@ -256,7 +256,7 @@ func (d *doctor) missing(err error) string {
 	if pe.Routine == "CreateRole" {
 		return "ALTER ROLE " + d.me() + " CREATEROLE;"
 	}
-	return "GRANT ALL ON " + named(pe.Message) + " TO " + d.me() + " WITH GRANT OPTION; (or make it the owner)"
+	return "GRANT ALL ON " + named(pe.Message) + " TO " + d.me() + " WITH GRANT OPTION; -- or make it the owner"
 }
 
 // named is what a message of the server is about: the last name in quotes, or
