@@ -198,6 +198,23 @@ func (c *Core) Seal() error {
 	return nil
 }
 
+// SealSoon is Seal for a request: it returns when no further request is let in,
+// and the rest happens once the one that asks has been answered.
+func (c *Core) SealSoon() error {
+	c.stateMu.Lock()
+	u := c.refuse()
+	if u == nil {
+		c.stateMu.Unlock()
+		return ErrSealed
+	}
+	go func() { // Stop waits for it by the lock
+		defer c.stateMu.Unlock()
+		c.finish(u, sealGrace)
+		c.log.Info("sealed")
+	}()
+	return nil
+}
+
 func (c *Core) sealConfig(ctx context.Context) (*seal.Config, *unsealed, error) {
 	u, err := c.open()
 	if err != nil {

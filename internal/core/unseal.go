@@ -206,11 +206,22 @@ func (u *unsealed) sweep(ctx context.Context) {
 // finish within grace, what is still being made becomes due, and the keys are
 // wiped.
 func (c *Core) shut(grace time.Duration) {
-	u := c.open_.Swap(nil)
-	if u == nil {
-		return
+	if u := c.refuse(); u != nil {
+		c.finish(u, grace)
 	}
-	u.closed.Store(true)
+}
+
+// refuse lets no request in any more. It gives what was open, or nil.
+func (c *Core) refuse() *unsealed {
+	u := c.open_.Swap(nil)
+	if u != nil {
+		u.closed.Store(true)
+	}
+	return u
+}
+
+// finish waits for the requests inside and takes apart what was open.
+func (c *Core) finish(u *unsealed, grace time.Duration) {
 	timer := time.NewTimer(grace)
 	defer timer.Stop()
 	for u.active.Load() > 0 {
@@ -262,9 +273,9 @@ func (u *unsealed) firstRows(ctx context.Context) error {
 			}
 		}
 		for _, m := range []Mount{
-			{Path: "sys/", Class: ClassSecret, Type: "system", Description: "system endpoints used for control, policy and debugging", SealWrap: true},
+			{Path: "sys/", Class: ClassSecret, Type: "system", Description: "system endpoints used for control, policy and debugging", SealWrap: true, Config: MountConfig{PassthroughHeaders: []string{"Accept"}}},
 			{Path: "cubbyhole/", Class: ClassSecret, Type: "cubbyhole", Description: "per-token private secret storage", Local: true},
-			{Path: "identity/", Class: ClassSecret, Type: "identity", Description: "identity store"},
+			{Path: "identity/", Class: ClassSecret, Type: "identity", Description: "identity store", Config: MountConfig{PassthroughHeaders: []string{"Authorization"}}},
 			{Path: "auth/token/", Class: ClassAuth, Type: "token", Description: "token based credentials", Config: MountConfig{TokenType: "default-service"}},
 		} {
 			m.Namespace = token.RootNamespace
@@ -278,12 +289,23 @@ func (u *unsealed) firstRows(ctx context.Context) error {
 	return err
 }
 
-// rootToken makes a token with the root policy that never expires.
+// rootToken makes a token with the root policy that never expires. One of a
+// text that was asked for, as a dev server's is, looks as if it had been made
+// at auth/token/create, where such texts are given.
 func (u *unsealed) rootToken(ctx context.Context, id secret.String) (*token.Token, error) {
-	return u.tokens.Create(ctx, &token.Entry{
+	e := &token.Entry{
 		Namespace: token.RootNamespace, Policies: []string{policy.RootName}, Path: "auth/token/root", DisplayName: "root",
-	}, id)
+	}
+	if !id.IsZero() {
+		e.Path, e.DisplayName = "auth/token/create", "token"
+	}
+	return u.tokens.Create(ctx, e, id)
 }
 
-// Stop seals for good: the process is ending.
-func (c *Core) Stop(grace time.Duration) { c.shut(grace) }
+// Stop seals for good: the process is ending. A sealing that goes on is waited
+// for.
+func (c *Core) Stop(grace time.Duration) {
+	c.stateMu.Lock()
+	defer c.stateMu.Unlock()
+	c.shut(grace)
+}

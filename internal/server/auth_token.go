@@ -99,12 +99,12 @@ func (t tokens) counted(ctx context.Context, s *token.Store, out authtoken.Token
 }
 
 // Renew extends a token within what the mount that made it allows now.
-func (t tokens) Renew(ctx context.Context, old authtoken.Token, increment, period time.Duration) (authtoken.Token, bool, error) {
+func (t tokens) Renew(ctx context.Context, old authtoken.Token, increment time.Duration, role authtoken.RoleLimits) (authtoken.Token, bool, error) {
 	s, err := t.c.Tokens()
 	if err != nil {
 		return authtoken.Token{}, false, err
 	}
-	limits := token.Limits{Period: period}
+	limits := token.Limits{Period: role.Period, ExplicitMaxTTL: role.ExplicitMaxTTL}
 	m, ok, err := t.c.MountAt(ctx, old.Namespace, old.Path, false)
 	if err != nil {
 		return authtoken.Token{}, false, err

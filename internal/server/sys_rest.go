@@ -28,12 +28,13 @@ func (s *Server) addServerEngines(boot *route.Table, engines map[string]engine.F
 		open = open || l.UnauthenticatedMetrics
 	}
 	c := s.core
+	engines["auth/token"] = tokenMethod(c)
 	ls := leases{c}
 	engines["secret/system"] = sys.Factory(sys.Config{
 		Version: version, Mounts: mountTable{c}, MountTable: mountTable{c}, MaxTTL: s.conf.MaxLeaseTTL,
 		Policies: policyStore{c, core.ACLPolicy}, Passwords: policyStore{c, core.PasswordPolicy}, Password: drawPassword,
 		Access: access{c}, Leases: ls, LeaseActions: ls, LeaseCounts: ls.counts, LeaseHolder: ls.holder, TidyLeases: ls.tidy,
-		Fence: fences{s}, Seal: func(context.Context) error { return s.sealSoon() }, Keys: keyring{c}, Shares: shares{c},
+		Fence: fences{s}, Seal: func(context.Context) error { return c.SealSoon() }, Keys: keyring{c}, Shares: shares{c},
 		Status: state{s}.Status, Address: s.conf.APIAddr, Wrapping: wrapping{c},
 		Audit: auditDevices{c}, AuditHeaders: auditDevices{c}, CORS: cors{c},
 		Sanitized: func() wire.Data { return wire.Of(s.conf.Sanitized()) }, Reload: s.reload,
@@ -41,17 +42,6 @@ func (s *Server) addServerEngines(boot *route.Table, engines map[string]engine.F
 		Tables:   func(ctx context.Context, ns string) (map[string]*route.Table, error) { return c.Tables(ctx, ns) },
 		InFlight: s.inFlight, Tokens: s.countTokens, Levels: &levels{level: s.cfg.Level, conf: s.conf.LogLevel}, Raw: raw,
 	})
-}
-
-// sealSoon seals once the request that asks for it has been answered: sealing
-// waits for the requests inside, and that one is.
-func (s *Server) sealSoon() error {
-	go func() {
-		if err := s.core.Seal(); err != nil {
-			s.cfg.Log.Warn("sealing", "error", err)
-		}
-	}()
-	return nil
 }
 
 func (s *Server) inFlight() []sys.InFlight {

@@ -16,7 +16,9 @@ func unmarshal(b []byte, into any) error { return json.Unmarshal(b, into) }
 // Limits are what the mount that made a token allows now.
 type Limits struct {
 	DefaultTTL, MaxTTL time.Duration
-	Period             time.Duration // of its role now; zero leaves the token's own
+	// Period and ExplicitMaxTTL are what its role says now; zero leaves the
+	// token's own.
+	Period, ExplicitMaxTTL time.Duration
 }
 
 // Renew extends a service token from now by increment, or by what it was given
@@ -46,15 +48,13 @@ func (s *Store) Renew(ctx context.Context, key string, increment time.Duration, 
 			return errs.New(errs.Invalid, "lease is not renewable")
 		}
 		ttl := increment
+		period := e.Period
 		if lim.Period > 0 {
-			e.Period = lim.Period
+			period = lim.Period
 		}
 		switch {
-		case e.Period > 0:
-			ttl = e.Period
-			if lim.MaxTTL > 0 {
-				ttl = min(ttl, lim.MaxTTL)
-			}
+		case period > 0:
+			ttl = lesser(period, lim.MaxTTL)
 		case ttl <= 0 && e.Given > 0:
 			ttl = e.Given
 		case ttl <= 0 && e.TTL > 0:
@@ -64,7 +64,7 @@ func (s *Store) Renew(ctx context.Context, key string, increment time.Duration, 
 		}
 		until := now.Add(ttl)
 		capped = false
-		if m := e.maxExpires(lim.MaxTTL); !m.IsZero() && until.After(m) {
+		if m := e.maxExpires(lim, period); !m.IsZero() && until.After(m) {
 			until, capped = m, true
 		}
 		e.Expires, e.Renewed, e.Given = until, now, until.Sub(now)
@@ -79,19 +79,27 @@ func (s *Store) Renew(ctx context.Context, key string, increment time.Duration, 
 	return e, capped, nil
 }
 
-// maxExpires is when the token ends however often it is renewed, under the
-// maximum that the mount has now; zero is never. A periodic token ends only
-// where it was told to itself.
-func (e *Entry) maxExpires(mountMax time.Duration) time.Time {
-	if mountMax <= 0 {
-		mountMax = e.MountMaxTTL
-	}
-	most := e.ExplicitMaxTTL
-	if e.Period == 0 && mountMax > 0 && (most == 0 || mountMax < most) {
-		most = mountMax
+// maxExpires is when the token ends however often it is renewed; zero is
+// never. A periodic token ends only where it or its role was told to.
+func (e *Entry) maxExpires(lim Limits, period time.Duration) time.Time {
+	most := lesser(e.ExplicitMaxTTL, lim.ExplicitMaxTTL)
+	if period == 0 {
+		mount := lim.MaxTTL
+		if mount <= 0 {
+			mount = e.MountMaxTTL
+		}
+		most = lesser(most, mount)
 	}
 	if most == 0 {
 		return time.Time{}
 	}
 	return e.Created.Add(most)
+}
+
+// lesser is the lesser of two, of which zero says nothing.
+func lesser(a, b time.Duration) time.Duration {
+	if a <= 0 || b <= 0 {
+		return max(a, b)
+	}
+	return min(a, b)
 }

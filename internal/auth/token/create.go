@@ -311,11 +311,10 @@ func (m *making) time() error {
 	t.Period, t.ExplicitMaxTTL = m.in.Period.Duration(), m.in.ExplicitMaxTTL.Duration()
 	period, explicit := t.Period, t.ExplicitMaxTTL
 	if m.role != nil {
+		// What the role says is asked of it again at each renewal, and so not
+		// the token's own.
 		period = lesser(period, m.role.Period)
 		explicit = lesser(explicit, m.role.ExplicitMaxTTL)
-		if !t.Batch {
-			t.Period, t.ExplicitMaxTTL = period, explicit
-		}
 	}
 	ttl := m.in.TTL.Duration()
 	if ttl == 0 {

@@ -53,7 +53,7 @@ func (e *Engine) extend(ctx context.Context, req *route.Request, t Token, increm
 	case !t.Renewable || t.Expires.IsZero():
 		return nil, errs.New(errs.Invalid, "lease is not renewable")
 	}
-	var period time.Duration
+	var limits RoleLimits
 	if t.Role != "" {
 		r, err := e.role(ctx, t.Role)
 		if err != nil {
@@ -62,9 +62,9 @@ func (e *Engine) extend(ctx context.Context, req *route.Request, t Token, increm
 		if r == nil {
 			return nil, errs.New(errs.Invalid, "original token role %q could not be found, not renewing", t.Role)
 		}
-		period = r.Period
+		limits = RoleLimits{Period: r.Period, ExplicitMaxTTL: r.ExplicitMaxTTL}
 	}
-	renewed, capped, err := e.cfg.Lifecycle.Renew(ctx, t, increment, period)
+	renewed, capped, err := e.cfg.Lifecycle.Renew(ctx, t, increment, limits)
 	if err != nil {
 		return nil, err
 	}

@@ -28,9 +28,9 @@ type Tokens interface {
 // Lifecycle renews, ends and lists tokens, by their keys.
 type Lifecycle interface {
 	// Renew extends a token from now by increment, or by what it was given
-	// last where that is zero; by period, its role's, where that is not.
-	// capped says that its maximum cut that.
-	Renew(ctx context.Context, t Token, increment, period time.Duration) (renewed Token, capped bool, err error)
+	// last where that is zero, within what its role says now. capped says
+	// that its maximum cut that.
+	Renew(ctx context.Context, t Token, increment time.Duration, role RoleLimits) (renewed Token, capped bool, err error)
 	// Revoke ends a token with all below it. One that is gone is no error.
 	Revoke(ctx context.Context, key string) error
 	// RevokeOrphan ends a token and leaves its children without a parent.
@@ -39,6 +39,13 @@ type Lifecycle interface {
 	Accessors(ctx context.Context, ns string) ([]string, error)
 	// Tidy deletes what is left of tokens that are gone.
 	Tidy(ctx context.Context) error
+}
+
+// RoleLimits are what the role of a token says when it is renewed. The zero
+// value: nothing.
+type RoleLimits struct {
+	Period         time.Duration
+	ExplicitMaxTTL time.Duration
 }
 
 // Token is a token as this method knows it.

@@ -16,7 +16,8 @@ import (
 
 // State is the server as those see it who have no keys yet.
 type State interface {
-	// Status is cheap: health is asked for many times a second.
+	// Health is cheap: it is asked for many times a second.
+	Health(ctx context.Context) (Health, error)
 	Status(ctx context.Context) (Status, error)
 	// Init makes the keys and the first root token, once. What it refuses is
 	// errs.Invalid.
@@ -28,20 +29,25 @@ type State interface {
 	ResetUnseal(ctx context.Context) error
 }
 
-// Status is what seal-status and health tell.
+// Health is whether the server answers.
+type Health struct {
+	Initialized bool
+	Sealed      bool
+	ClusterName string // "" while sealed
+	ClusterID   string
+	Fence       Fence
+}
+
+// Status is what seal-status tells.
 type Status struct {
+	Health
 	SealType     string // "shamir", "static"
 	StorageType  string
-	Initialized  bool
-	Sealed       bool
 	Shares       int // how many there are
 	Threshold    int // how many open the server
 	Progress     int // how many were given
 	Nonce        string
-	RecoverySeal bool   // the shares are recovery keys: the server opens itself
-	ClusterName  string // "" while sealed
-	ClusterID    string
-	Fence        Fence
+	RecoverySeal bool // the shares are recovery keys: the server opens itself
 }
 
 // InitParams are the shares to make. Of a seal that opens itself they are
@@ -128,7 +134,7 @@ type healthOut struct {
 }
 
 func (b boot) health(ctx context.Context, req *route.Request, in healthIn) (healthOut, error) {
-	s, err := b.cfg.State.Status(ctx)
+	s, err := b.cfg.State.Health(ctx)
 	if err != nil {
 		return healthOut{}, err
 	}
@@ -220,7 +226,7 @@ type initializedOut struct {
 }
 
 func (b boot) initialized(ctx context.Context, _ *route.Request, _ route.None) (initializedOut, error) {
-	s, err := b.cfg.State.Status(ctx)
+	s, err := b.cfg.State.Health(ctx)
 	return initializedOut{s.Initialized}, err
 }
 

@@ -83,12 +83,15 @@ type tuneIn struct {
 
 func (e *Engine) tune(ctx context.Context, req *route.Request, in tuneIn) (route.None, error) {
 	path := withSlash(in.Path)
-	_, ok, err := e.mountAt(ctx, req.Mount.Namespace, path)
+	m, ok, err := e.mountAt(ctx, req.Mount.Namespace, path)
 	if err != nil {
 		return route.None{}, err
 	}
 	if !ok {
 		return route.None{}, errs.New(errs.Invalid, "tune of path %q failed: no mount entry found", path)
+	}
+	if m.Type == "kv" && in.Options["version"] == "2" && m.Options["version"] != "2" {
+		req.Warn("the mount is upgraded from version 1 to version 2: its paths are others from now on")
 	}
 	return route.None{}, e.cfg.MountTable.Tune(ctx, req.Mount.Namespace, path, func(m *Mount) error {
 		return e.applyTuning(m, in.tuning)
