@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -86,6 +87,10 @@ func (c *call) do(ctx context.Context, r *api.Request) (*api.Secret, error) {
 	}
 	resp, err := cl.Do(ctx, r)
 	if err != nil {
+		// Of a wrong path the warnings say which is the right one.
+		if refused := (*api.Error)(nil); errors.As(err, &refused) && refused.Secret != nil {
+			c.warn(refused.Secret.Warnings)
+		}
 		return nil, err
 	}
 	s, err := resp.Secret()

@@ -52,11 +52,14 @@ func (c *call) hint(err error) string {
 
 func (c *call) refusalHint(e *api.Error) string {
 	_, path, _ := strings.Cut(e.URL, "/v1/")
+	for _, sentence := range e.Errors {
+		if strings.Contains(sentence, "`leasehold ") {
+			return "" // the server has said it
+		}
+	}
 	switch {
-	case e.Status == http.StatusForbidden && c.target != nil && c.target.Token() == "":
-		return "No token was sent. \"leasehold login\" stores one, VAULT_TOKEN names one."
 	case e.Status == http.StatusForbidden:
-		return fmt.Sprintf("The token lacks a policy for this, or has ended. What it may do there:\n\n    leasehold token capabilities %s", path)
+		return c.deniedHint(path)
 	case e.Status == http.StatusServiceUnavailable:
 		return "\"leasehold status\" tells whether it is sealed; if so:\n\n    leasehold operator unseal"
 	case e.Status == http.StatusNotFound && len(e.Errors) > 0:
@@ -68,4 +71,34 @@ func (c *call) refusalHint(e *api.Error) string {
 		return fmt.Sprintf("If the server speaks HTTPS:\n\n    export VAULT_ADDR=%s", strings.Replace(c.target.Address(), "http://", "https://", 1))
 	}
 	return ""
+}
+
+// deniedHint tells a missing token from one that has ended and one that may
+// not: the server says the same to all of them.
+func (c *call) deniedHint(path string) string {
+	switch {
+	case isLogin(path):
+		return "The login was refused, or no method is mounted there. \"leasehold auth list\", with a token, shows what is."
+	case c.target == nil || c.target.Token() == "":
+		return "No token was sent. \"leasehold login\" stores one, VAULT_TOKEN names one."
+	case path == "auth/token/lookup-self", path == "sys/capabilities-self":
+		h := "The token is not valid here: it has ended, or is another server's."
+		switch {
+		case c.cmd.name == "login":
+		case api.LookupEnv(c.cfg.Getenv, "TOKEN") != "":
+			h += " It came from VAULT_TOKEN."
+		default:
+			h += " It came from ~/.vault-token; \"leasehold login\" stores another."
+		}
+		return h
+	case strings.HasPrefix(path, "sys/internal/ui/mounts/"):
+		return "The token has no policy for anything in that mount, or has ended. Its policies and time:\n\n    leasehold token lookup"
+	}
+	return fmt.Sprintf("The token lacks a policy for this, or has ended. What it may do there:\n\n    leasehold token capabilities %s", path)
+}
+
+// isLogin reports whether a path is that of a login: auth/…/login[/USER].
+func isLogin(path string) bool {
+	mount, _, ok := strings.Cut(path+"/", "/login/")
+	return ok && strings.HasPrefix(mount, "auth/")
 }

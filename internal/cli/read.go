@@ -33,10 +33,11 @@ func readCommand() *command {
 				return c.printRaw(ctx, req, "reading "+path)
 			}
 			s, err := c.do(ctx, req)
+			missing := api.IsNotFound(err)
 			if s, err = keepMissing(s, err); err != nil {
 				return step(err, "reading %s", path)
 			}
-			if s == nil {
+			if s == nil || missing && !s.HasData() && c.format == formatTable {
 				return &notFound{"No value found at " + path}
 			}
 			return c.printSecret(s, field)
