@@ -90,6 +90,7 @@ type committer struct {
 	changes []storage.Change
 	key     []byte
 	values  []byte // read from base
+	recent  recent
 }
 
 type row struct {
@@ -225,6 +226,9 @@ func (c *committer) read(key string) (value []byte, err error) {
 	if i, ok := c.index[key]; ok {
 		return c.rows[i].value, nil
 	}
+	if value, ok := c.recent.get(key); ok {
+		return value, nil
+	}
 	if c.below == nil {
 		// Most keys that an Update reads must not be there. For those an
 		// iterator is several times faster than a plain Get, which looks into
@@ -235,13 +239,18 @@ func (c *committer) read(key string) (value []byte, err error) {
 	}
 	c.key = append(c.key[:0], key...)
 	if !c.below.SeekPrefixGE(c.key) {
-		return nil, c.below.Error()
+		if err := c.below.Error(); err != nil {
+			return nil, err
+		}
+		c.recent.put(key, nil)
+		return nil, nil
 	}
 	v, err := c.below.ValueAndErr()
 	if err != nil {
 		return nil, err
 	}
 	value, c.values = appended(c.values, v)
+	c.recent.put(key, value)
 	return value, nil
 }
 
@@ -273,6 +282,9 @@ func (c *committer) commit() (rev storage.Revision, ok bool) {
 	_ = op.Finish()
 	if !c.apply() {
 		return 0, false
+	}
+	for _, r := range c.rows {
+		c.recent.put(r.key, r.value)
 	}
 	c.s.syncs.Add(1)
 	c.s.commits.Add(c.writers)
