@@ -216,6 +216,15 @@ func (c *Core) AuditHash(path, input string) (string, error) {
 	return u.broker.Hash(path, input)
 }
 
+// AuditStats are the figures of the audit devices.
+func (c *Core) AuditStats() (audit.Stats, error) {
+	u, err := c.open()
+	if err != nil {
+		return audit.Stats{}, err
+	}
+	return u.broker.Stats(), nil
+}
+
 // ReopenAudit makes every device open its file or connection anew (SIGHUP).
 func (c *Core) ReopenAudit() error {
 	u, err := c.open()

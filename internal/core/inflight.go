@@ -1,6 +1,7 @@
 package core
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -25,7 +26,7 @@ type InFlight struct {
 	Start  time.Time
 	Path   string
 	Method string
-	Remote string
+	Remote netip.AddrPort
 }
 
 func (f *inflight) shard(id string) *inflightShard {
@@ -43,7 +44,7 @@ func (f *inflight) track(req *Request) func() {
 	if s.now == nil {
 		s.now = map[string]InFlight{}
 	}
-	s.now[req.ID] = InFlight{ID: req.ID, Start: time.Now(), Path: req.Path, Method: req.Method}
+	s.now[req.ID] = InFlight{ID: req.ID, Start: time.Now(), Path: req.Path, Method: req.Method, Remote: req.Remote}
 	s.mu.Unlock()
 	return func() {
 		s.mu.Lock()

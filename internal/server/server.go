@@ -48,6 +48,7 @@ type Server struct {
 	conf      *config.Config
 	store     storage.Backend
 	core      *core.Core
+	metrics   *metrics
 	listeners []*listener
 }
 
@@ -215,7 +216,7 @@ func (s *Server) handler(l config.Listener) *httpapi.Handler {
 		d = s.conf.MaxRequestDuration
 	}
 	return httpapi.New(httpapi.Config{
-		Core: s.core, MaxBody: l.MaxRequestSize, MaxDuration: d,
+		Core: metered{s.core, s.metrics}, MaxBody: l.MaxRequestSize, MaxDuration: d,
 		CORS: func() *httpapi.CORS {
 			c := s.core.CORS()
 			if !c.Enabled {

@@ -23,6 +23,7 @@ func (s *Server) addServerEngines(boot *route.Table, engines map[string]engine.F
 	if s.conf.RawStorageEndpoint {
 		raw = s.core.Store
 	}
+	s.metrics = newMetrics(s)
 	open := false
 	for _, l := range s.conf.Listeners {
 		open = open || l.UnauthenticatedMetrics
@@ -38,9 +39,10 @@ func (s *Server) addServerEngines(boot *route.Table, engines map[string]engine.F
 		Status: state{s}.Status, Address: s.conf.APIAddr, Wrapping: wrapping{c},
 		Audit: auditDevices{c}, AuditHeaders: auditDevices{c}, CORS: cors{c},
 		Sanitized: func() wire.Data { return wire.Of(s.conf.Sanitized()) }, Reload: s.reload,
-		Metrics: metrics{s}, OpenMetrics: open,
+		Metrics: s.metrics, OpenMetrics: open,
 		Tables:   func(ctx context.Context, ns string) (map[string]*route.Table, error) { return c.Tables(ctx, ns) },
 		InFlight: s.inFlight, Tokens: s.countTokens, Levels: &levels{level: s.cfg.Level, conf: s.conf.LogLevel}, Raw: raw,
+		Databases: []string{"postgresql-database-plugin"},
 	})
 }
 
@@ -48,7 +50,7 @@ func (s *Server) inFlight() []sys.InFlight {
 	list := s.core.InFlight()
 	out := make([]sys.InFlight, len(list))
 	for i, r := range list {
-		out[i] = sys.InFlight(r)
+		out[i] = sys.InFlight{ID: r.ID, Start: r.Start, Path: r.Path, Method: r.Method, Remote: r.Remote.String()}
 	}
 	return out
 }
