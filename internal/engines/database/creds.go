@@ -135,12 +135,24 @@ func (p *plan) known(ctx context.Context) error {
 	return readable(err, "connecting to the database")
 }
 
+// template compiles a connection's template for user names, once.
+func (e *Engine) template(text string) (*username.Template, error) {
+	if t, ok := e.templates.Load(text); ok {
+		return t.(*username.Template), nil
+	}
+	t, err := username.Compile(text, longestName)
+	if err == nil {
+		e.templates.Store(text, t)
+	}
+	return t, err
+}
+
 func (p *plan) name(req *route.Request, roleName string) error {
 	text := p.c.UsernameTemplate
 	if text == "" {
 		text = username.Default
 	}
-	tmpl, err := username.Compile(text, longestName)
+	tmpl, err := p.e.template(text)
 	if err != nil {
 		return errs.New(errs.Invalid, "%v", err)
 	}
@@ -167,7 +179,7 @@ func (p *plan) make(ctx context.Context, m lease.Made) (out credsOut, err error)
 	defer release()
 	c := postgres.Creation{
 		Role: p.user, Mark: m.Mark, MakeBy: m.MakeBy, Password: p.password,
-		ValidUntil: t.Expiration(m.Expires), Alone: p.program.creation.GrantsOnAll(),
+		ValidUntil: t.Expiration(m.Expires), Alone: p.program.creation.GrantsOnAll(), Dirty: p.program.creation.TouchesSession(),
 	}
 	if p.c.PasswordAuth == scram || p.role.ours() && p.c.PasswordAuth == "" {
 		if c.Password, err = postgres.Verifier(p.password, p.c.iterations()); err != nil {

@@ -25,8 +25,9 @@ import (
 
 // Engine is one mount of the database engine.
 type Engine struct {
-	env  engine.Env
-	user *lease.Kind[ref]
+	env       engine.Env
+	user      *lease.Kind[ref]
+	templates sync.Map // of user names, compiled, by their text
 
 	mu     sync.Mutex
 	open   map[string]*target // by generation, as lanes name it

@@ -33,6 +33,9 @@ type Creation struct {
 	ValidUntil time.Time
 	// Alone is set for statements that rewrite many access lists.
 	Alone bool
+	// Dirty is set for statements that may leave a trace in their session,
+	// which is then reset before anybody else uses it.
+	Dirty bool
 }
 
 // attempts bounds how often statements are tried that another session's
@@ -136,8 +139,8 @@ func (t *Target) createOnce(ctx context.Context, conn *pgxpool.Conn, s *session,
 		if len(c.SQL) == 0 {
 			taken[m.add(createRole(c))] = true
 		} else {
-			s.dirty = true
-			taken[m.failUnless("NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = "+quote(c.Role)+")", "the role exists")] = true
+			s.dirty = s.dirty || c.Dirty
+			taken[m.failUnless("pg_catalog.to_regrole("+quote(ident(c.Role))+") IS NULL", "the role exists")] = true
 			for i, sql := range c.SQL {
 				theirs[m.add(sql)] = i + 1
 			}

@@ -299,6 +299,7 @@ func TestOperatorsStatements(t *testing.T) {
 		}
 		l.Exec(t, "postgres", `DROP ROLE "`+c.Role+`"`)
 		// Settings of one role's statements do not reach the next.
+		c.Dirty = true
 		c.SQL = []string{create, "SET search_path = nowhere", "SET statement_timeout = 1"}
 		makeOne(t, target, c)
 		for range 6 {

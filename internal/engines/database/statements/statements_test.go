@@ -190,6 +190,26 @@ func TestGrantsOnAll(t *testing.T) {
 	}
 }
 
+func TestTouchesSession(t *testing.T) {
+	for sql, want := range map[string]bool{
+		`CREATE ROLE "{{name}}" LOGIN; GRANT a TO "{{name}}"; /* c */ alter user x SET role = 'y'`: false,
+		`COMMENT ON ROLE x IS 'SET'; REVOKE a FROM b; DROP ROLE c`:                                 false,
+		`CREATE ROLE x; SET search_path = y`:                                                       true,
+		`CREATE TEMP TABLE x (id int)`:                                                             true,
+		`SELECT set_config('a', 'b', false)`:                                                       true,
+		`DO $$ BEGIN END $$`:                                                                       true,
+		`(SELECT 1)`:                                                                               true,
+	} {
+		s, err := statements.Compile([]string{sql})
+		if err != nil {
+			t.Fatalf("Compile(%q): %v", sql, err)
+		}
+		if got := s.TouchesSession(); got != want {
+			t.Errorf("TouchesSession(%q) = %v, want %v", sql, got, want)
+		}
+	}
+}
+
 // FuzzRender holds Render to its promise from outside: a statement filled
 // with hostile values has as many statements, and as many quotes of each kind,
 // as the same one filled with harmless values; and what is outside the values

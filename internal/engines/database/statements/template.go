@@ -388,3 +388,40 @@ func grantsOnAll(sql string, tokens []token) bool {
 	}
 	return false
 }
+
+// TouchesSession reports whether a statement may leave a trace in the session
+// that it ran in: a setting, a temporary table, a lock. Of those that make
+// roles and grant rights it is known that they do not.
+func (s *Set) TouchesSession() bool {
+	if s == nil {
+		return false
+	}
+	for _, st := range s.list {
+		if touchesSession(st.sql, st.tokens) {
+			return true
+		}
+	}
+	return false
+}
+
+func touchesSession(sql string, tokens []token) bool {
+	var words []string
+	for _, t := range tokens {
+		if t.kind == comment {
+			continue
+		}
+		if t.kind != word || len(words) == 2 {
+			break
+		}
+		words = append(words, strings.ToUpper(sql[t.start:t.end]))
+	}
+	switch {
+	case len(words) == 0:
+		return true
+	case words[0] == "GRANT" || words[0] == "REVOKE" || words[0] == "COMMENT":
+		return false
+	case len(words) == 2 && (words[0] == "CREATE" || words[0] == "ALTER" || words[0] == "DROP"):
+		return words[1] != "ROLE" && words[1] != "USER" && words[1] != "GROUP"
+	}
+	return true
+}
