@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
-	"encoding/json"
 	"fmt"
 	"strconv"
 	"strings"
@@ -45,11 +44,8 @@ func (s *Store) Create(ctx context.Context, e *Entry, id secret.String, live ...
 		}
 		return nil, err
 	}
-	acc, err := json.Marshal(accessorRow{Accessor: e.Accessor, Key: t.Key})
-	if err != nil {
-		return nil, err
-	}
-	_, err = s.cfg.Store.Update(ctx, func(tx storage.Tx) error {
+	acc := []byte(e.Accessor + " " + t.Key)
+	_, err := s.cfg.Store.Update(ctx, func(tx storage.Tx) error {
 		if e.Parent != "" {
 			live = append(live[:len(live):len(live)], LiveKey(e.Parent))
 		}
@@ -124,12 +120,8 @@ func (s *Store) depth(ctx context.Context, e *Entry) (n int, err error) {
 // A batch token is its own row: the entry, encrypted under the keyring. It has
 // no accessor, and is as alive as its parent and its clock say.
 func (s *Store) createBatch(e *Entry) (*Token, error) {
-	e.Accessor, e.V = "", rowVersion
-	plain, err := json.Marshal(e)
-	if err != nil {
-		return nil, err
-	}
-	sealed, err := s.cfg.Seal(plain)
+	e.Accessor = ""
+	sealed, err := s.cfg.Seal(encode(e))
 	if err != nil {
 		return nil, fmt.Errorf("sealing a batch token: %w", err)
 	}

@@ -24,6 +24,24 @@ func (s *Store) Revoke(ctx context.Context, key string) error {
 	return s.markEnded(ctx, lease.Ended, key)
 }
 
+// RevokePath ends the tokens that were made at or below a path, with all below
+// them: "auth/userpass/" logs everybody out who came in there. Tokens that
+// never expire, which are root's, stay.
+func (s *Store) RevokePath(ctx context.Context, ns, path string) error {
+	prefix := strings.Trim(path, "/") + "/"
+	var keys []string
+	err := s.Each(ctx, ns, func(key string, e *Entry) bool {
+		if strings.HasPrefix(e.Path+"/", prefix) && !e.Expires.IsZero() {
+			keys = append(keys, key)
+		}
+		return true
+	})
+	if err != nil {
+		return err
+	}
+	return s.markEnded(ctx, lease.Ended, keys...)
+}
+
 // RevokeOrphan ends a token and leaves its children as orphans.
 func (s *Store) RevokeOrphan(ctx context.Context, key string) error {
 	// While the mark says orphaning no child can be added and none is dead.
@@ -389,7 +407,6 @@ func pointed(prefix, key string, value []byte) string {
 		parts := strings.Split(key, "/")
 		return strings.Join(parts[max(len(parts)-2, 0):], "/")
 	}
-	var a accessorRow
-	_ = unmarshal(value, &a)
-	return a.Key
+	_, pointsAt, _ := strings.Cut(string(value), " ")
+	return pointsAt
 }

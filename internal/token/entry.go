@@ -12,10 +12,7 @@
 package token
 
 import (
-	"encoding/json"
-	"fmt"
 	"net/netip"
-	"strings"
 	"time"
 
 	"github.com/leasehold/leasehold/internal/lane"
@@ -54,10 +51,10 @@ const (
 
 // What is stored, and under which keys. <key> is <namespace>/<hash of the text>.
 //
-//	tok/<key>                      Entry, JSON
+//	tok/<key>                      Entry, see codec.go
 //	alive/t/<key>                  lease.Alive, or a word for its ending
 //	uses/<key>                     uses left, where they are limited
-//	acc/<ns>/<hash of accessor>    accessorRow, JSON
+//	acc/<ns>/<hash of accessor>    the accessor, a space, and the token's key
 //	kid/<parent's key>/<key>       empty: the index of children
 //	due/tokens/<time>/t/<key>      empty: see package lane
 //	count/t/<ns>/<part>            how many there are
@@ -78,32 +75,31 @@ const orphaning = "orphaning"
 // LiveKey is the liveness key of a token, by its Key.
 func LiveKey(key string) string { return alivePrefix + key }
 
-// Entry is a token as it is stored. Version 1.
+// Entry is a token. codec.go has its stored form.
 type Entry struct {
-	V              int               `json:"v"`
-	Namespace      string            `json:"ns"`
-	Accessor       string            `json:"acc,omitempty"`
-	Type           Type              `json:"ty,omitempty"`
-	Policies       []string          `json:"pol"`
-	Path           string            `json:"path"` // where it was made, "auth/token/create"
-	DisplayName    string            `json:"dn,omitempty"`
-	Meta           map[string]string `json:"meta,omitempty"`
-	Parent         string            `json:"par,omitempty"` // its Key; "" is an orphan
-	Role           string            `json:"role,omitempty"`
-	EntityID       string            `json:"ent,omitempty"`
-	BoundCIDRs     []netip.Prefix    `json:"cidr,omitempty"`
-	NumUses        int               `json:"uses,omitempty"` // as made; 0 is no limit
-	Created        time.Time         `json:"c"`
-	TTL            time.Duration     `json:"ttl,omitempty"` // as made
-	ExplicitMaxTTL time.Duration     `json:"xttl,omitempty"`
-	Period         time.Duration     `json:"per,omitempty"`
-	MountMaxTTL    time.Duration     `json:"mttl,omitempty"` // the maximum that held when it was made
-	Expires        time.Time         `json:"x,omitzero"`     // zero: never
-	Renewed        time.Time         `json:"rn,omitzero"`
-	Given          time.Duration     `json:"gv,omitempty"` // by the last renewal
-	Renewable      bool              `json:"rnw,omitempty"`
-	Internal       json.RawMessage   `json:"int,omitempty"` // of the auth method, for its renewal check
-	Due            time.Time         `json:"d,omitzero"`    // the time in the due key
+	Namespace      string
+	Accessor       string
+	Type           Type
+	Policies       []string
+	Path           string // where it was made, "auth/token/create"
+	DisplayName    string
+	Meta           map[string]string
+	Parent         string // its Key; "" is an orphan
+	Role           string
+	EntityID       string
+	BoundCIDRs     []netip.Prefix
+	NumUses        int // as made; 0 is no limit
+	Created        time.Time
+	TTL            time.Duration // as made
+	ExplicitMaxTTL time.Duration
+	Period         time.Duration
+	MountMaxTTL    time.Duration // the maximum that held when it was made
+	Expires        time.Time     // zero: never
+	Renewed        time.Time
+	Given          time.Duration // by the last renewal
+	Renewable      bool
+	Internal       []byte    // of the auth method, for its renewal check
+	Due            time.Time // the time in the due key
 
 	policyKey string
 }
@@ -116,8 +112,6 @@ func (e *Entry) PolicyKey() string {
 	}
 	return e.policyKey
 }
-
-func policyKey(e *Entry) string { return e.Namespace + "\x00" + strings.Join(e.Policies, "\x00") }
 
 // Token is a token that was shown and found alive.
 type Token struct {
@@ -146,20 +140,3 @@ func (e *Entry) TTLLeft(now time.Time) time.Duration {
 }
 
 func (e *Entry) dueKey(key string) string { return lane.Key(Target, e.Due, DueKind, key) }
-
-func decode(key string, b []byte) (*Entry, error) {
-	e := new(Entry)
-	if err := json.Unmarshal(b, e); err != nil {
-		return nil, fmt.Errorf("token row %s: %w", key, err)
-	}
-	if e.V > rowVersion {
-		return nil, fmt.Errorf("token row %s has version %d, written by a newer server", key, e.V)
-	}
-	e.policyKey = policyKey(e)
-	return e, nil
-}
-
-type accessorRow struct {
-	Accessor string `json:"a"`
-	Key      string `json:"k"`
-}

@@ -2,7 +2,6 @@ package token
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"time"
 
@@ -10,8 +9,6 @@ import (
 	"github.com/leasehold/leasehold/internal/lease"
 	"github.com/leasehold/leasehold/internal/storage"
 )
-
-func unmarshal(b []byte, into any) error { return json.Unmarshal(b, into) }
 
 // Limits are what the mount that made a token allows now.
 type Limits struct {

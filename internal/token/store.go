@@ -3,7 +3,6 @@ package token
 import (
 	"context"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"log/slog"
 	"strconv"
@@ -245,25 +244,23 @@ func (s *Store) UsesLeft(ctx context.Context, key string) (n int, err error) {
 // ByAccessor finds a live token's Key by its accessor. ErrNoAccessor says that
 // there is none.
 func (s *Store) ByAccessor(ctx context.Context, ns, accessor string) (string, *Entry, error) {
-	var a accessorRow
+	var key string
 	err := s.cfg.Store.View(ctx, func(v storage.View) error {
 		b, err := v.Get(accPrefix + ns + "/" + s.hash("accessor:"+accessor))
-		if err != nil || b == nil {
-			return err
-		}
-		return json.Unmarshal(b, &a)
+		_, key, _ = strings.Cut(string(b), " ")
+		return err
 	})
 	if err != nil {
 		return "", nil, err
 	}
-	if a.Key == "" {
+	if key == "" {
 		return "", nil, ErrNoAccessor
 	}
-	e, err := s.LookupKey(ctx, a.Key)
+	e, err := s.LookupKey(ctx, key)
 	if errors.Is(err, ErrInvalid) {
 		return "", nil, ErrNoAccessor
 	}
-	return a.Key, e, err
+	return key, e, err
 }
 
 // ErrNoAccessor is what a caller with an unknown accessor reads.
@@ -274,15 +271,10 @@ var ErrNoAccessor = errs.New(errs.Invalid, "invalid accessor")
 func (s *Store) Accessors(ctx context.Context, ns string, fn func(accessor string) bool) error {
 	prefix := accPrefix + ns + "/"
 	return s.cfg.Store.View(ctx, func(v storage.View) error {
-		var derr error
-		err := v.Scan(prefix, storage.PrefixEnd(prefix), 0, func(_ string, b []byte) bool {
-			var a accessorRow
-			if derr = json.Unmarshal(b, &a); derr != nil {
-				return false
-			}
-			return fn(a.Accessor)
+		return v.Scan(prefix, storage.PrefixEnd(prefix), 0, func(_ string, b []byte) bool {
+			accessor, _, _ := strings.Cut(string(b), " ")
+			return fn(accessor)
 		})
-		return errors.Join(err, derr)
 	})
 }
 
@@ -345,10 +337,5 @@ func (e *Entry) putDue(tx storage.Tx, key string, at time.Time) error {
 }
 
 func putRow(tx storage.Tx, key string, e *Entry) error {
-	e.V = rowVersion
-	b, err := json.Marshal(e)
-	if err != nil {
-		return err
-	}
-	return tx.Put(rowPrefix+key, b)
+	return tx.Put(rowPrefix+key, encode(e))
 }
