@@ -131,7 +131,8 @@ func (c *call) printInit(o initOutput) {
 	}
 	c.printf("\nInitial Root Token: %s\n\n", o.RootToken)
 	if len(o.UnsealKeysB64) == 0 {
-		c.printf("%s\n", wrap("Success! The server is initialized and opens by its seal. Keep the recovery keys apart from it: they are for making a new root token.", 78))
+		c.printf("%s\n", wrap(fmt.Sprintf("Success! The server is initialized and opens by its seal. Give the recovery keys to different people, apart from that seal: "+
+			"%d of them open the server should the seal be lost, and make a new root token.", o.RecoveryThreshold), 78))
 		return
 	}
 	c.printf("%s\n\n%s\n", wrap(fmt.Sprintf("Success! The server is initialized with %d key shares and a key threshold of %d. Give the shares to "+

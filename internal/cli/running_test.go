@@ -3,10 +3,13 @@ package cli_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -89,8 +92,9 @@ func (o *serverOutput) String() string {
 var servers sync.Map
 
 // startServer is the script command "server": a dev server with root token
-// "root" without flags, else what the flags say. VAULT_ADDR leads to it, and
-// it is stopped at the script's end if the script does not with "stop".
+// "root" without flags, else what the flags say; $WORK in its configuration is
+// the script's directory. VAULT_ADDR leads to it, and it is stopped at the
+// script's end if the script does not with "stop".
 func startServer(ts *testscript.TestScript, neg bool, args []string) {
 	if neg {
 		ts.Fatalf("usage: server [FLAG …]")
@@ -102,7 +106,10 @@ func startServer(ts *testscript.TestScript, neg bool, args []string) {
 	args = slices.Clone(args)
 	for i, a := range args {
 		if file, ok := strings.CutPrefix(a, "-config="); ok {
-			args[i] = "-config=" + ts.MkAbs(file)
+			file = ts.MkAbs(file)
+			text := strings.ReplaceAll(ts.ReadFile(file), "$WORK", ts.Getenv("WORK"))
+			ts.Check(os.WriteFile(file, []byte(text), 0o600))
+			args[i] = "-config=" + file
 		}
 	}
 	r, err := launch(ts.Getenv, args...)
@@ -131,4 +138,35 @@ func stopServer(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) == 1 {
 		ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(r.log.String()), 0o644))
 	}
+}
+
+// pick is the program "pick FILE FIELD [N]": a field of the JSON in FILE, or
+// the N-th item of a list there.
+func pick() {
+	fail := func(err error) {
+		fmt.Fprintln(os.Stderr, "pick:", err)
+		os.Exit(1)
+	}
+	b, err := os.ReadFile(os.Args[1])
+	if err != nil {
+		fail(err)
+	}
+	var all map[string]json.RawMessage
+	if err := json.Unmarshal(b, &all); err != nil {
+		fail(err)
+	}
+	var text string
+	if len(os.Args) < 4 {
+		err = json.Unmarshal(all[os.Args[2]], &text)
+	} else {
+		var list []string
+		n, cerr := strconv.Atoi(os.Args[3])
+		if err = errors.Join(cerr, json.Unmarshal(all[os.Args[2]], &list)); err == nil {
+			text = list[n-1]
+		}
+	}
+	if err != nil {
+		fail(err)
+	}
+	fmt.Println(text)
 }

@@ -24,6 +24,7 @@ import (
 // TestMain lets scripts run "leasehold" as a process of its own.
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
+		"pick": pick,
 		"leasehold": func() {
 			os.Exit(cli.Run(context.Background(), cli.Config{
 				Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv, Version: "1.2.3", Server: fakeServer,

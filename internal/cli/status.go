@@ -55,12 +55,26 @@ func statusCommand() *command {
 			if err := c.printStatus(st); err != nil {
 				return err
 			}
-			if st.Sealed {
-				return exitStatus(exitServer)
+			if !st.Sealed {
+				return nil
 			}
-			return nil
+			if next := st.next(); next != "" && c.format == formatTable {
+				c.note("\n%s", next)
+			}
+			return exitStatus(exitServer)
 		},
 	}
+}
+
+// next is what opens a server that is sealed.
+func (st *sealStatus) next() string {
+	switch {
+	case !st.Initialized:
+		return "The server is new: \"leasehold operator init\" makes its keys and the first token."
+	case st.RecoverySeal:
+		return "The seal did not open the server; its log has the cause. Recovery keys do: \"leasehold operator unseal\"."
+	}
+	return fmt.Sprintf("%d of its key shares open the server, one at a time: \"leasehold operator unseal\".", st.Threshold)
 }
 
 func (c *call) sealStatus(ctx context.Context) (*sealStatus, error) {

@@ -125,12 +125,12 @@ func Load(paths ...string) (*Config, []Warning, error) {
 	for _, p := range paths {
 		files, err := filesAt(p)
 		if err != nil {
-			return nil, nil, errs.Wrap(errs.Invalid, err, "reading the configuration: %v", err)
+			return nil, nil, errs.Wrap(errs.Invalid, err, "reading the configuration")
 		}
 		for _, f := range files {
 			src, err := readFile(f)
 			if err != nil {
-				return nil, nil, errs.Wrap(errs.Invalid, err, "reading the configuration: %v", err)
+				return nil, nil, errs.Wrap(errs.Invalid, err, "reading the configuration")
 			}
 			d.file(f, src)
 		}

@@ -13,6 +13,7 @@ import (
 	"os/user"
 	"strconv"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/leasehold/leasehold/internal/config"
@@ -82,6 +83,9 @@ func (l *listener) open(ctx context.Context) error {
 		}
 	}
 	ln, err := (&net.ListenConfig{}).Listen(ctx, l.Network, l.Address)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("listening: %w; another server has that address: stop it, or take another address", err)
+	}
 	if err != nil {
 		return fmt.Errorf("listening: %w", err)
 	}

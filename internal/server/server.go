@@ -173,6 +173,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	g.Go(func() error {
 		<-gctx.Done()
 		notify("STOPPING=1")
+		s.cfg.Log.Info("stopping")
 		s.core.Stop(drain)
 		return nil
 	})
