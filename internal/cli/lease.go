@@ -3,6 +3,8 @@ package cli
 import (
 	"context"
 	"strings"
+
+	"github.com/leasehold/leasehold/api"
 )
 
 func leaseCommand() *command {
@@ -71,15 +73,16 @@ func leaseRevokeCommand() *command {
 			if force && !prefix {
 				return localf("-force goes with -prefix: it forgets all leases below a path")
 			}
+			var s *api.Secret
 			var err error
 			switch {
 			case force:
 				c.note("WARNING! Leases are forgotten without asking their targets. Credentials may stay behind there.")
-				_, err = c.write(ctx, "sys/leases/revoke-force/"+id, nil)
+				s, err = c.write(ctx, "sys/leases/revoke-force/"+id, nil)
 			case prefix:
-				_, err = c.write(ctx, "sys/leases/revoke-prefix/"+id, leaseRequest{Sync: sync})
+				s, err = c.write(ctx, "sys/leases/revoke-prefix/"+id, leaseRequest{Sync: sync})
 			default:
-				_, err = c.write(ctx, "sys/leases/revoke", leaseRequest{LeaseID: id, Sync: sync})
+				s, err = c.write(ctx, "sys/leases/revoke", leaseRequest{LeaseID: id, Sync: sync})
 			}
 			if err != nil {
 				return step(err, "revoking %s", id)
@@ -87,6 +90,8 @@ func leaseRevokeCommand() *command {
 			switch {
 			case force:
 				c.say("Success! Force revoked any leases with prefix: %s", id)
+			case sync && s != nil && len(s.Warnings) > 0:
+				c.say("No login is possible any more; what is left to clean up: leasehold lease list")
 			case sync && prefix:
 				c.say("Success! Revoked any leases with prefix: %s", id)
 			case sync:

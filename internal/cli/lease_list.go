@@ -76,10 +76,10 @@ func leaseTable(rows []leaseRow, now time.Time) *table {
 
 func (r leaseRow) endsIn(now time.Time) string {
 	switch left := r.ExpireTime.Sub(now).Truncate(time.Second); {
+	case r.Ending || !r.ExpireTime.IsZero() && left <= 0:
+		return "over"
 	case r.ExpireTime.IsZero():
 		return "never"
-	case left <= 0:
-		return "over"
 	default:
 		return leftText(left)
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"flag"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -96,7 +97,19 @@ func newLab(t *testing.T, page *doctest.Page) *lab {
 	l := &lab{dir: t.TempDir()}
 	env := []string{"HOME=" + l.dir, "PATH=" + filepath.Dir(binary) + ":" + os.Getenv("PATH"), "LC_ALL=C.UTF-8", "TZ=UTC", "NO_COLOR=1"}
 	var pairs []string
-	if page.Server != "" {
+	switch page.Server {
+	case "":
+	case "own":
+		// The page starts its server itself, and may stop and start it.
+		port := freePort(t)
+		pairs = append(pairs, "127.0.0.1:8200", "127.0.0.1:"+port, "0.0.0.0:8200", "0.0.0.0:"+port)
+		for _, d := range []string{"/etc/leasehold", "/var/lib/leasehold", "/var/log/leasehold"} {
+			if err := os.MkdirAll(l.dir+d, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			pairs = append(pairs, d, l.dir+d)
+		}
+	default:
 		srv := leaseholdtest.Start(t, leaseholdtest.Config{Dev: page.Server == "dev"})
 		env = append(env, "VAULT_ADDR="+srv.Addr, "VAULT_TOKEN="+srv.Root)
 		pairs = append(pairs, "127.0.0.1:8200", strings.TrimPrefix(srv.Addr, "http://"))
@@ -111,7 +124,7 @@ func newLab(t *testing.T, page *doctest.Page) *lab {
 		} else {
 			env[1] += ":" + filepath.Dir(psql)
 		}
-		pairs = append(pairs, "127.0.0.1:5432", pg.Addr())
+		pairs = append(pairs, "127.0.0.1:5432", pg.Addr(), `"127.0.0.1", port 5432`, `"127.0.0.1", port `+port)
 	}
 	var back []string
 	for i := 0; i < len(pairs); i += 2 {
@@ -123,6 +136,21 @@ func newLab(t *testing.T, page *doctest.Page) *lab {
 	}
 	t.Cleanup(l.shell.Close)
 	return l
+}
+
+// freePort is a port of 127.0.0.1 that nobody uses at the moment.
+func freePort(t *testing.T) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	_, port, err := net.SplitHostPort(ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
 }
 
 // do carries out one step and says whether the page can go on.
@@ -203,6 +231,7 @@ func TestNormalise(t *testing.T) {
 		{"lease_id  database/creds/ro/Yl1QxH3bV6kQzWc0aB9dEfGh", "lease_id  database/creds/ro/aB9dEfGhYl1QxH3bV6kQzWc0"},
 		{"expire_time  2026-11-23T03:15:00.123456789Z", "expire_time  2027-01-02T13:15:00Z"},
 		{"ttl 59m58s", "ttl 59m57s"},
+		{"password  -u75epRrL72w2A7Ow30h", "password  D8TjyRp1ql-grNeyCRl-"},
 		{"Key  Value\n---  -----", "Key      Value\n---      -------"},
 	} {
 		if x, y := doctest.Normalise(c.a), doctest.Normalise(c.b); x != y {

@@ -4,7 +4,7 @@
 // A page is run from top to bottom in one shell, in an empty directory, against
 // fresh servers. Comments steer it:
 //
-//	<!-- doctest: server=dev|embedded pg=yes -->   what the page needs; once per page
+//	<!-- doctest: server=dev|embedded|own pg=yes -->   what the page needs; once per page
 //	<!-- doctest: file=policy.hcl -->              the next block is written to that file
 //	<!-- doctest: exit=2 -->                       the next block's last command ends with this code
 //	<!-- doctest: skip because … -->               the next block is not run, and why
@@ -15,8 +15,10 @@
 // block marked sh, bash, shell or console is run unless it says why not.
 //
 // Pages show the usual addresses, 127.0.0.1:8200 and 127.0.0.1:5432; while a
-// page runs they stand for the test's own servers. Ids, tokens, times and the
-// like are normalised on both sides before they are compared (normal.go).
+// page runs they stand for the test's own servers. With server=own the page
+// starts its server itself; then /etc/leasehold, /var/lib/leasehold and
+// /var/log/leasehold stand for directories of the test. Ids, tokens, times and
+// the like are normalised on both sides before they are compared (normal.go).
 package doctest
 
 import (
@@ -30,7 +32,7 @@ import (
 // Page is a parsed page. Its lines are kept, so that outputs can be rewritten
 // in place.
 type Page struct {
-	Server   string // "", "dev" or "embedded"
+	Server   string // "", "dev", "embedded" or "own"
 	Postgres bool
 	Steps    []*Step
 
@@ -121,8 +123,8 @@ func (p *Page) direct(s string, next *marks) error {
 		k, v, _ := strings.Cut(f, "=")
 		switch k {
 		case "server":
-			if v != "dev" && v != "embedded" {
-				return fmt.Errorf("server=%s: dev or embedded", v)
+			if v != "dev" && v != "embedded" && v != "own" {
+				return fmt.Errorf("server=%s: dev, embedded or own", v)
 			}
 			p.Server = v
 		case "pg":
