@@ -151,7 +151,7 @@ func growth(ctx context.Context, o leasesOptions) (string, []string, error) {
 		cpus = append(cpus, us(cpuTree(srv.PID())-cpu0)/float64(slice))
 		fmt.Fprintf(&b, "| %d | %.0f | %.2f | %.2f | %.1f | %.0f | %.0f |\n", (n+1)*slice, float64(slice)/took.Seconds(),
 			ms(quantile(lats, .5)), ms(quantile(lats, .99)), cpus[n], memory(srv.PID(), "VmRSS"), memory(srv.PID(), "VmHWM"))
-		fmt.Fprintf(os.Stderr, "%d tokens, %.0f/s     \r", (n+1)*slice, float64(slice)/took.Seconds())
+		fmt.Fprintf(os.Stderr, "%d tokens, %.0f/s\n", (n+1)*slice, float64(slice)/took.Seconds())
 	}
 	before := memory(srv.PID(), "VmHWM")
 	srv.Kill()

@@ -94,8 +94,8 @@ func speedCommand(ctx context.Context, fs *flag.FlagSet, args []string) error {
 	// A round of everything, then the next, so that what else happens on
 	// the machine falls on all workloads alike.
 	for n := range *rounds {
+		fmt.Fprintf(os.Stderr, "round %d of %d ...\n", n+1, *rounds)
 		for _, r := range rows {
-			fmt.Fprintf(os.Stderr, "round %d of %d: %-40s\r", n+1, *rounds, r.name)
 			if err := r.run(ctx, *conc, *dur, n == 0, db.PID()); err != nil {
 				return fmt.Errorf("%s: %w", r.name, err)
 			}
