@@ -606,6 +606,11 @@ func (c *Core) MoveMount(ctx context.Context, ns, from, to string) error {
 	if err := u.leases.RevokeMount(ctx, lease.Mount{Namespace: ns, ID: m.ID, Path: from}); err != nil {
 		return err
 	}
+	if m.Class == ClassAuth {
+		if err := u.tokens.RevokePath(ctx, ns, from); err != nil {
+			return err
+		}
+	}
 	_, err = u.mounts.current(ctx)
 	return err
 }
@@ -658,6 +663,11 @@ func (c *Core) RemoveMount(ctx context.Context, ns, path string) error {
 func (u *unsealed) endMount(ctx context.Context, m Mount) error {
 	for _, p := range append([]string{m.Path}, m.Former...) {
 		if err := u.leases.RevokeMount(ctx, lease.Mount{Namespace: m.Namespace, ID: m.ID, Path: p}); err != nil {
+			return err
+		}
+	}
+	if m.Class == ClassAuth {
+		if err := u.tokens.RevokePath(ctx, m.Namespace, m.Path); err != nil {
 			return err
 		}
 	}

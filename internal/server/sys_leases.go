@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/leasehold/leasehold/internal/core"
@@ -18,6 +19,9 @@ var (
 )
 
 func (l leases) Lookup(ctx context.Context, ns string, id lease.ID) (lease.Info, error) {
+	if isTokenPath(string(id)) {
+		return l.lookupToken(ctx, ns, id)
+	}
 	s, err := l.c.Leases()
 	if err != nil {
 		return lease.Info{}, err
@@ -26,11 +30,18 @@ func (l leases) Lookup(ctx context.Context, ns string, id lease.ID) (lease.Info,
 }
 
 func (l leases) Keys(ctx context.Context, ns, prefix string) ([]string, error) {
+	if isTokenPath(strings.Trim(prefix, "/")) {
+		return l.tokenKeys(ctx, ns, prefix)
+	}
 	s, err := l.c.Leases()
 	if err != nil {
 		return nil, err
 	}
-	return s.Keys(ctx, ns, prefix)
+	keys, err := s.Keys(ctx, ns, prefix)
+	if err == nil && strings.Trim(prefix, "/") == "" {
+		keys = append([]string{tokenPaths}, keys...) // the caller's is one
+	}
+	return keys, err
 }
 
 func (l leases) List(ctx context.Context, ns string, q lease.Query) ([]lease.Info, bool, error) {
@@ -42,6 +53,9 @@ func (l leases) List(ctx context.Context, ns string, q lease.Query) ([]lease.Inf
 }
 
 func (l leases) Renew(ctx context.Context, ns string, id lease.ID, increment time.Duration) (lease.Renewed, error) {
+	if isTokenPath(string(id)) {
+		return l.renewToken(ctx, ns, id, increment)
+	}
 	s, err := l.c.Leases()
 	if err != nil {
 		return lease.Renewed{}, err
@@ -50,6 +64,9 @@ func (l leases) Renew(ctx context.Context, ns string, id lease.ID, increment tim
 }
 
 func (l leases) Revoke(ctx context.Context, ns string, id lease.ID, cause lease.Cause, sync bool) (lease.Pending, error) {
+	if isTokenPath(string(id)) {
+		return lease.Pending{}, l.revokeToken(ctx, ns, id)
+	}
 	s, err := l.c.Leases()
 	if err != nil {
 		return lease.Pending{}, err
@@ -58,6 +75,9 @@ func (l leases) Revoke(ctx context.Context, ns string, id lease.ID, cause lease.
 }
 
 func (l leases) RevokePrefix(ctx context.Context, ns, prefix string, cause lease.Cause, sync bool) (lease.Pending, error) {
+	if isTokenPath(strings.Trim(prefix, "/")) {
+		return lease.Pending{}, l.revokeTokens(ctx, ns, prefix)
+	}
 	s, err := l.c.Leases()
 	if err != nil {
 		return lease.Pending{}, err

@@ -5,6 +5,7 @@ import (
 	"context"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/leasehold/leasehold/internal/errs"
@@ -147,13 +148,26 @@ type revokePrefixIn struct {
 }
 
 func (e *Engine) revokePrefix(ctx context.Context, req *route.Request, in revokePrefixIn) (route.None, error) {
-	p, err := e.cfg.LeaseActions.RevokePrefix(ctx, req.Mount.Namespace, in.Prefix, lease.Revoked, in.Sync.Or(false))
+	p, err := e.revokeBelow(ctx, req.Mount.Namespace, in.Prefix, lease.Revoked, in.Sync.Or(false))
 	return revoked(req, p, in.Sync, err)
 }
 
 func (e *Engine) revokeForce(ctx context.Context, req *route.Request, in prefixIn) (route.None, error) {
-	p, err := e.cfg.LeaseActions.RevokePrefix(ctx, req.Mount.Namespace, in.Prefix, lease.Forced, false)
+	p, err := e.revokeBelow(ctx, req.Mount.Namespace, in.Prefix, lease.Forced, false)
 	return revoked(req, p, wire.Opt[bool]{}, err)
+}
+
+// revokeBelow ends the leases below a path, and the one with that path as its
+// id. A path ends with a segment: creds/read is not the beginning of
+// creds/readonly.
+func (e *Engine) revokeBelow(ctx context.Context, ns, prefix string, cause lease.Cause, sync bool) (lease.Pending, error) {
+	if !strings.HasSuffix(prefix, "/") {
+		if p, err := e.cfg.LeaseActions.Revoke(ctx, ns, lease.ID(prefix), cause, sync); err != nil {
+			return p, err
+		}
+		prefix += "/"
+	}
+	return e.cfg.LeaseActions.RevokePrefix(ctx, ns, prefix, cause, sync)
 }
 
 func revoked(req *route.Request, p lease.Pending, sync wire.Opt[bool], err error) (route.None, error) {
