@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/leasehold/leasehold/internal/errs"
@@ -110,10 +113,48 @@ func (s *Store) Commit(ctx context.Context, d *Draft, h Holder, p *Plan, ttl, ma
 	if err != nil {
 		return nil, fmt.Errorf("committing a lease: %w", err)
 	}
-	return &Issued{
+	l := &Issued{
 		Info: r.info(key), Draft: d, plan: p, ns: h.Namespace,
 		Made: Made{Mark: d.mark, MakeBy: r.MakeBy, Expires: r.Expires},
-	}, nil
+	}
+	s.making.add(l)
+	return l, nil
+}
+
+// making holds the leases of this process between their commit and their
+// confirmation, so that stopping can make the rest due. It is no truth: after
+// a crash they end at their expiry.
+type making struct {
+	mu  sync.Mutex
+	now map[*Issued]struct{}
+}
+
+func (m *making) add(l *Issued) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.now == nil {
+		m.now = map[*Issued]struct{}{}
+	}
+	m.now[l] = struct{}{}
+}
+
+func (m *making) done(l *Issued) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.now, l)
+}
+
+// UndoMaking makes due what is still being made: the server stops and waits no
+// longer. Whoever asked for it gets an error at its confirmation.
+func (s *Store) UndoMaking(ctx context.Context) (n int, err error) {
+	s.making.mu.Lock()
+	list := slices.Collect(maps.Keys(s.making.now))
+	s.making.mu.Unlock()
+	var failed []error
+	for _, l := range list {
+		failed = append(failed, s.Undo(ctx, l, MakeUnknown))
+	}
+	return len(list), errors.Join(failed...)
 }
 
 // Make asks the target for the credential: step 3. Its context outlives the
@@ -130,6 +171,7 @@ func (s *Store) Make(ctx context.Context, l *Issued) (out any, err error) {
 	if err == nil {
 		return out, nil
 	}
+	defer s.making.done(l)
 	outcome := MakeFailed
 	if errors.Is(err, ErrUnknown) {
 		outcome = MakeUnknown
@@ -145,6 +187,7 @@ func (s *Store) Make(ctx context.Context, l *Issued) (out any, err error) {
 // Confirm reads the lease and its owner's chain again: step 4. A lease found
 // ending or gone is undone, and the caller gets the error.
 func (s *Store) Confirm(ctx context.Context, l *Issued) error {
+	defer s.making.done(l)
 	var r *row
 	err := s.cfg.Store.View(ctx, func(v storage.View) (err error) {
 		r, err = getRow(v, l.key)

@@ -363,6 +363,31 @@ func TestRevokedWhileMaking(t *testing.T) {
 	}
 }
 
+// What is still being made when the server stops is due at once, and whoever
+// asked for it gets an error.
+func TestStoppingWhileMaking(t *testing.T) {
+	run(t, func(r *rig) {
+		_, err := r.issue(r.draft(), "alice", time.Hour, func(ctx context.Context, m lease.Made) error {
+			if n, err := r.store.UndoMaking(ctx); n != 1 || err != nil {
+				t.Errorf("UndoMaking = %d, %v, want 1", n, err)
+			}
+			return r.target.create("alice", m.Mark)
+		})
+		if !errs.Is(err, errs.Denied) {
+			t.Errorf("issue = %v, want Denied", err)
+		}
+		time.Sleep(2 * lease.DefaultLimit)
+		synctest.Wait()
+		if r.target.has("alice") {
+			t.Error("the login is still there")
+		}
+		if n, _ := r.store.UndoMaking(context.Background()); n != 0 {
+			t.Errorf("%d leases are still noted as being made", n)
+		}
+		r.nothingLeft()
+	})
+}
+
 func TestCommitNeedsLiveOwner(t *testing.T) {
 	run(t, func(r *rig) {
 		r.put(liveOf, lease.Ended)

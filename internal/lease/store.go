@@ -174,10 +174,11 @@ type Config struct {
 }
 
 // Store holds the leases of one unsealed server. It keeps nothing in memory
-// but who waits for an ending at the moment.
+// but who waits for an ending, and what is being made, at the moment.
 type Store struct {
-	cfg   Config
-	waits waits
+	cfg    Config
+	waits  waits
+	making making
 }
 
 // New makes a store. Its Handler does the lanes' work of kind "l".
