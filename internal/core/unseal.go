@@ -49,7 +49,7 @@ func (c *Core) makeOpen(ctx context.Context, root []byte) (err error) {
 	u.broker = audit.NewBroker(c.log)
 	u.outbox = outbox.New(outbox.Config{Store: b, Sink: u.broker, Log: c.log, Now: c.cfg.Now})
 	handlers := map[string]lane.Handler{}
-	u.lanes = lane.New(lane.Config{Store: b, Handlers: handlers, Held: u.fence.up.Load, Now: c.cfg.Now, Log: c.log})
+	u.lanes = lane.New(lane.Config{Store: b, Handlers: handlers, Held: u.fence.up.Load, Limits: c.cfg.Lanes, Now: c.cfg.Now, Log: c.log})
 	u.leases = lease.New(lease.Config{
 		Store: b, Lanes: u.lanes, Origin: u.origin, Hash: leaseHash, Kind: u.leaseKind, Mounts: u.leaseMounts,
 		Alive:  func(ctx context.Context, ns, owner string) (bool, error) { return u.tokens.Alive(ctx, ns, owner) },
@@ -229,7 +229,9 @@ func (c *Core) finish(u *unsealed, grace time.Duration) {
 		case <-u.drained:
 			continue
 		case <-timer.C:
-			c.log.Warn("requests were still running when the server was sealed; what they made becomes due", "requests", u.active.Load())
+			n, err := u.leases.UndoMaking(context.Background())
+			c.log.Warn("requests were still running when the server was sealed; what they make is due at once",
+				"requests", u.active.Load(), "made due", n, "error", err)
 		}
 		break
 	}
@@ -305,6 +307,7 @@ func (u *unsealed) rootToken(ctx context.Context, id secret.String) (*token.Toke
 // Stop seals for good: the process is ending. A sealing that goes on is waited
 // for.
 func (c *Core) Stop(grace time.Duration) {
+	c.stopping.Store(true)
 	c.stateMu.Lock()
 	defer c.stateMu.Unlock()
 	c.shut(grace)
