@@ -16,10 +16,11 @@ const (
 )
 
 // counter names one count: the leases of a namespace, a mount or a group
-// (role) of a mount.
+// (role) of a mount, and a mount's irrevocable ones.
 func nsCounter(ns string) string              { return countPrefix + "n/" + ns + "/" }
 func mountCounter(mount string) string        { return countPrefix + "m/" + mount + "/" }
 func groupCounter(mount, group string) string { return countPrefix + "g/" + mount + "/" + group + "/" }
+func irrevocableCounter(mount string) string  { return countPrefix + "i/" + mount + "/" }
 
 // deltas adds up the changes of a batch before anything is written.
 type deltas map[string]int64
@@ -31,6 +32,10 @@ func (d deltas) add(key string, r *row, n int64) {
 	if r.Group != "" {
 		d[groupCounter(mount, r.Group)] += n
 	}
+}
+
+func (d deltas) irrevocable(key string, n int64) {
+	d[irrevocableCounter(mountOf(key))] += n
 }
 
 func (d deltas) write(tx storage.Tx, part int) error {
@@ -80,4 +85,10 @@ func (s *Store) CountMount(ctx context.Context, mount string) (int64, error) {
 // CountGroup counts the leases of one role of a mount.
 func (s *Store) CountGroup(ctx context.Context, mount, group string) (int64, error) {
 	return s.sum(ctx, groupCounter(mount, group))
+}
+
+// CountIrrevocable counts the leases of one mount that cannot be ended now and
+// are tried again slowly.
+func (s *Store) CountIrrevocable(ctx context.Context, mount string) (int64, error) {
+	return s.sum(ctx, irrevocableCounter(mount))
 }

@@ -240,7 +240,7 @@ func (s *Store) again(e *ending, now time.Time) {
 // ends, as many to a transaction as fit.
 func (s *Store) remove(ctx context.Context, batch []*ending) error {
 	for len(batch) > 0 {
-		n, keys, size := 0, 12, 0 // counts, marks and the audit's own
+		n, keys, size := 0, 13, 0 // counts, marks and the audit's own
 		for n < len(batch) {
 			k := 4 + len(batch[n].row.Names)
 			if batch[n].row.Group != "" {
@@ -253,10 +253,11 @@ func (s *Store) remove(ctx context.Context, batch []*ending) error {
 		}
 		part := batch[:n]
 		var deferred []*ending
+		var records []Record
 		_, err := s.cfg.Store.Update(ctx, func(tx storage.Tx) error {
 			deferred = deferred[:0]
 			changed := deltas{}
-			var records []Record
+			records = records[:0]
 			for _, e := range part {
 				// Read again: making may have ended with an unknown outcome
 				// since, and then the lease has to stay.
@@ -286,6 +287,7 @@ func (s *Store) remove(ctx context.Context, batch []*ending) error {
 		if err != nil {
 			return err
 		}
+		s.counted.end(records)
 		for _, e := range part {
 			s.waits.tell(e.key, stageGone, nil)
 		}
@@ -313,6 +315,9 @@ func removeRow(tx storage.Tx, key string, r *row, changed deltas) error {
 		}
 	}
 	changed.add(key, r, -1)
+	if r.Ending != nil && r.Ending.Irrevocable {
+		changed.irrevocable(key, -1)
+	}
 	return nil
 }
 
@@ -331,6 +336,7 @@ func (s *Store) reschedule(ctx context.Context, batch []*ending) error {
 		n := min(len(batch), markAtOnce)
 		part := batch[:n]
 		_, err := s.cfg.Store.Update(ctx, func(tx storage.Tx) error {
+			changed := deltas{}
 			for _, e := range part {
 				r, err := getRow(tx, e.key)
 				if err != nil {
@@ -345,6 +351,10 @@ func (s *Store) reschedule(ctx context.Context, batch []*ending) error {
 				if r.Ending.Cause.Explicit() {
 					end.Cause = r.Ending.Cause
 				}
+				if end.Irrevocable && !r.Ending.Irrevocable {
+					changed.irrevocable(e.key, 1)
+				}
+				end.Irrevocable = end.Irrevocable || r.Ending.Irrevocable
 				r.Ending = &end
 				if err := r.putDue(tx, e.key, e.row.Due); err != nil {
 					return err
@@ -353,7 +363,7 @@ func (s *Store) reschedule(ctx context.Context, batch []*ending) error {
 					return err
 				}
 			}
-			return nil
+			return changed.write(tx, s.cfg.Part)
 		})
 		if err != nil {
 			return err

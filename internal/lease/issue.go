@@ -195,6 +195,7 @@ func (s *Store) Confirm(ctx context.Context, l *Issued) error {
 	})
 	if err == nil {
 		if err = s.live(ctx, l.ns, r); err == nil {
+			s.counted.issued.Add(1)
 			return nil
 		}
 		err = errs.New(errs.Denied, "permission denied: the token or the lease was revoked while the credential was made")

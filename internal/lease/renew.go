@@ -76,6 +76,7 @@ func (s *Store) Renew(ctx context.Context, ns string, id ID, increment time.Dura
 	case lost:
 		return Renewed{}, errNoLease()
 	}
+	s.counted.renewed.Add(1)
 	in := r.info(key)
 	in.TTL = until.Sub(now).Round(time.Second)
 	return Renewed{Info: in, Capped: capped}, nil

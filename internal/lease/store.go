@@ -141,7 +141,7 @@ type Record struct {
 	Namespace string
 	MountID   string
 	Path      string // of the lease, without its secret part
-	ID        ID // hashed in the log
+	ID        ID     // hashed in the log
 	Cause     Cause
 	Target    string
 	Issued    time.Time
@@ -189,7 +189,7 @@ func New(cfg Config) *Store {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Store{cfg: cfg}
+	return &Store{cfg: cfg, counted: newCounted()}
 }
 
 // DueKind is the kind under which lanes hand out leases.
