@@ -91,7 +91,7 @@ func leaseRevokeCommand() *command {
 			case force:
 				c.say("Success! Force revoked any leases with prefix: %s", id)
 			case sync && s != nil && len(s.Warnings) > 0:
-				c.say("No login is possible any more; what is left to clean up: leasehold lease list")
+				c.say("What is left to clean up: leasehold lease list")
 			case sync && prefix:
 				c.say("Success! Revoked any leases with prefix: %s", id)
 			case sync:
