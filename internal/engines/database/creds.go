@@ -15,6 +15,7 @@ import (
 	"github.com/leasehold/leasehold/internal/lease"
 	"github.com/leasehold/leasehold/internal/route"
 	"github.com/leasehold/leasehold/internal/secret"
+	"github.com/leasehold/leasehold/internal/storage"
 	"github.com/leasehold/leasehold/internal/wire"
 )
 
@@ -53,16 +54,21 @@ type plan struct {
 }
 
 func (e *Engine) issue(ctx context.Context, req *route.Request, in nameIn) (g lease.Grant[ref, credsOut], err error) {
-	r, err := e.role(ctx, in.Name)
-	if err != nil {
+	var r *role
+	var c *stored
+	err = e.env.Store.View(ctx, func(v storage.View) (err error) {
+		if r, err = getRole(v, in.Name); err == nil && r != nil {
+			c, err = byName(v, r.Connection)
+		}
+		return err
+	})
+	switch {
+	case err != nil:
 		return g, err
-	}
-	if r == nil {
+	case r == nil:
 		return g, errs.New(errs.Invalid, "unknown role: %s", in.Name)
-	}
-	c, err := e.connection(ctx, r.Connection)
-	if err != nil {
-		return g, err
+	case c == nil:
+		return g, errNoConnection(r.Connection)
 	}
 	if !allowed(c.AllowedRoles, in.Name) {
 		return g, errs.New(errs.Invalid, "%q is not an allowed role", in.Name)
@@ -168,10 +174,6 @@ func (p *plan) name(req *route.Request, roleName string) error {
 
 // make asks the database for the user: the lease is durable.
 func (p *plan) make(ctx context.Context, m lease.Made) (out credsOut, err error) {
-	// The connection may have got a new password since.
-	if p.c, err = p.e.fresh(ctx, p.c); err != nil {
-		return out, err
-	}
 	t, release, err := p.e.use(p.c)
 	if err != nil {
 		return out, err

@@ -44,6 +44,7 @@ type connection struct {
 	ID         string    `json:"id"`
 	Name       string    `json:"name"`
 	Generation int       `json:"generation"`
+	Rev        int       `json:"rev"`     // counts changes, for pools opened from an older one
 	Deleted    time.Time `json:"deleted"` // zero while it is there
 
 	Plugin    string        `json:"plugin"`
@@ -146,9 +147,13 @@ func (e *Engine) connection(ctx context.Context, name string) (c *stored, err er
 		return err
 	})
 	if err == nil && c == nil {
-		err = errs.New(errs.Invalid, "failed to find entry for connection with name: %q", name)
+		err = errNoConnection(name)
 	}
 	return c, err
+}
+
+func errNoConnection(name string) error {
+	return errs.New(errs.Invalid, "failed to find entry for connection with name: %q", name)
 }
 
 func (e *Engine) connectionNames(ctx context.Context) ([]string, error) {
@@ -180,6 +185,10 @@ func (e *Engine) replace(ctx context.Context, old *stored, c *connection) error 
 			return err
 		case (now == nil) != (old == nil), now != nil && now.raw != old.raw:
 			return errChanged
+		}
+		c.Rev = 1
+		if old != nil {
+			c.Rev = old.Rev + 1
 		}
 		if old == nil || old.Generation != c.Generation {
 			if err := tx.Put(rowLive+c.generation(), []byte(lease.Alive)); err != nil {

@@ -14,13 +14,12 @@ import (
 	"github.com/leasehold/leasehold/internal/lane"
 	"github.com/leasehold/leasehold/internal/lease"
 	"github.com/leasehold/leasehold/internal/storage"
-	"github.com/leasehold/leasehold/internal/wire"
 )
 
 // target is an open generation of a connection.
 type target struct {
 	*postgres.Target
-	opened string        // what it was opened from
+	rev    int           // of the row that it was opened from
 	met    atomic.Bool   // its server was asked who it is in this process
 	asking chan struct{} // held by whoever asks
 
@@ -29,21 +28,14 @@ type target struct {
 	retired bool
 }
 
-// ways is what of a connection the pools depend on.
-func (c *connection) ways() string {
-	w := *c
-	w.Identity, w.Succeeds, w.AllowedRoles, w.Deleted = "", nil, nil, time.Time{}
-	return string(wire.Marshal(&w))
-}
-
-// use gives the open target of a generation, opened anew when its row has
-// changed, and a func to give it back. No connection is made.
+// use gives the open target of a generation, opened anew when c is of a later
+// change, and a func to give it back. No connection is made.
 func (e *Engine) use(c *stored) (*target, func(), error) {
-	key, ways := c.generation(), c.ways()
+	key := c.generation()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	t := e.open[key]
-	if t != nil && t.opened != ways {
+	if t != nil && t.rev < c.Rev {
 		e.retireLocked(key)
 		t = nil
 	}
@@ -55,7 +47,7 @@ func (e *Engine) use(c *stored) (*target, func(), error) {
 		if err != nil {
 			return nil, nil, fmt.Errorf("opening connection %q: %w", c.Name, err)
 		}
-		t = &target{Target: opened, opened: ways, asking: make(chan struct{}, 1)}
+		t = &target{Target: opened, rev: c.Rev, asking: make(chan struct{}, 1)}
 		e.open[key] = t
 		e.env.Lanes.Limit(key, t.Limits())
 	}
@@ -155,19 +147,6 @@ func (e *Engine) learn(ctx context.Context, c *stored, identity string) (*stored
 		return nil, err
 	}
 	return now, nil
-}
-
-// fresh reads a generation's row again. One that is not the newest any more
-// stays as it was.
-func (e *Engine) fresh(ctx context.Context, c *stored) (now *stored, err error) {
-	err = e.env.Store.View(ctx, func(v storage.View) (err error) {
-		now, err = getConnection(v, rowConn+c.ID)
-		return err
-	})
-	if err == nil && (now == nil || now.Generation != c.Generation) {
-		now = c
-	}
-	return now, err
 }
 
 // greet gets to know the server behind a connection when the engine starts,

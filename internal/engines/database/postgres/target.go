@@ -135,12 +135,6 @@ func (t *Target) Close() {
 	t.revoke.Close()
 }
 
-// Reset closes the connections; the next use opens new ones.
-func (t *Target) Reset() {
-	t.create.Reset()
-	t.revoke.Reset()
-}
-
 func (t *Target) password() secret.String {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -163,23 +157,6 @@ func (t *Target) swap(failed secret.String) bool {
 		t.working, t.other = t.other, t.working
 	}
 	return true
-}
-
-// SetPassword makes the target log in with a new password, keeping the present
-// one as the second to try until Settle.
-func (t *Target) SetPassword(pw secret.String) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if !t.working.Equal(pw) {
-		t.working, t.other = pw, t.working
-	}
-}
-
-// Settle forgets the password that did not work.
-func (t *Target) Settle() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.other = secret.String{}
 }
 
 // meet asks a new connection who and when it is.

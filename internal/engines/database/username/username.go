@@ -16,6 +16,7 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"sync"
 	"text/template"
 	"text/template/parse"
 	"time"
@@ -31,8 +32,11 @@ const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789
 
 // Template is a compiled template. It is safe for concurrent use.
 type Template struct {
-	tree *template.Template
+	text *template.Template
 	max  int
+	// makers are those not in use. A template's functions are bound to one
+	// maker, and binding costs more than making a name.
+	makers sync.Pool
 }
 
 // Input is what a name is made of.
@@ -67,7 +71,7 @@ func Compile(text string, max int) (*Template, error) {
 	if err := check(tree.Root); err != nil {
 		return nil, err
 	}
-	t.tree = tree
+	t.text = tree
 	return t, nil
 }
 
@@ -105,9 +109,14 @@ func (t *Template) Make(in Input) (string, error) {
 // make also gives the random bits in the name.
 func (t *Template) make(in Input) (string, float64, error) {
 	in.DisplayName, in.RoleName = clean(in.DisplayName), clean(in.RoleName)
+	m, err := t.maker()
+	if err != nil {
+		return "", 0, err
+	}
+	defer t.makers.Put(m)
 	for {
-		m := &maker{in: in}
-		name, err := m.run(t)
+		m.in, m.used, m.drawn = in, 0, m.drawn[:0]
+		name, err := m.run()
 		if err != nil {
 			return "", 0, err
 		}
@@ -161,21 +170,31 @@ func (t *Template) Bits() (float64, error) {
 	return bits, err
 }
 
-// maker makes one name and remembers what was drawn for it.
+// maker makes one name at a time and remembers what was drawn for it.
 type maker struct {
+	text  *template.Template // its functions are this maker's
 	in    Input
 	used  int // bytes of the random stream
 	drawn []string
 }
 
-func (m *maker) run(t *Template) (string, error) {
-	tree, err := t.tree.Clone()
-	if err != nil {
-		return "", err
+func (t *Template) maker() (*maker, error) {
+	if m, ok := t.makers.Get().(*maker); ok {
+		return m, nil
 	}
+	text, err := t.text.Clone()
+	if err != nil {
+		return nil, err
+	}
+	m := &maker{}
+	m.text = text.Funcs(m.funcs())
+	return m, nil
+}
+
+func (m *maker) run() (string, error) {
 	var out limited
 	data := struct{ DisplayName, RoleName string }{m.in.DisplayName, m.in.RoleName}
-	if err := tree.Funcs(m.funcs()).Execute(&out, data); err != nil {
+	if err := m.text.Execute(&out, data); err != nil {
 		return "", fmt.Errorf("username_template: %w", err)
 	}
 	return out.String(), nil
