@@ -494,11 +494,25 @@ func TestIrrevocable(t *testing.T) {
 		if err != nil || len(list) != 1 || list[0].ID != bad.ID || !strings.Contains(list[0].Error, "owns objects") {
 			t.Fatalf("List irrevocable = %+v, %v", list, err)
 		}
+		if n, err := r.store.CountIrrevocable(r.t.Context(), bad.MountID); n != 1 || err != nil {
+			t.Errorf("CountIrrevocable = %d, %v, want 1", n, err)
+		}
 		if _, err := r.store.RevokePrefix(r.t.Context(), ns, "database/creds/app", lease.Forced, true); err != nil {
 			t.Fatalf("RevokePrefix by force = %v", err)
 		}
 		synctest.Wait()
 		r.nothingLeft()
+		if n, err := r.store.CountIrrevocable(r.t.Context(), bad.MountID); n != 0 || err != nil {
+			t.Errorf("CountIrrevocable after force = %d, %v, want 0", n, err)
+		}
+		for _, e := range r.store.Stats().Ended {
+			if want := map[lease.Cause]uint64{lease.Expired: 20, lease.Forced: 1}[e.Cause]; e.Count != want {
+				t.Errorf("Stats: %d ended by cause %s, want %d", e.Count, e.Cause, want)
+			}
+		}
+		if n := r.store.Stats().Issued; n != 21 {
+			t.Errorf("Stats: %d issued, want 21", n)
+		}
 	})
 }
 

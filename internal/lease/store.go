@@ -174,11 +174,12 @@ type Config struct {
 }
 
 // Store holds the leases of one unsealed server. It keeps nothing in memory
-// but who waits for an ending, and what is being made, at the moment.
+// but who waits for an ending and what is being made at the moment, and figures.
 type Store struct {
-	cfg    Config
-	waits  waits
-	making making
+	cfg     Config
+	waits   waits
+	counted counted
+	making  making
 }
 
 // New makes a store. Its Handler does the lanes' work of kind "l".
@@ -189,7 +190,7 @@ func New(cfg Config) *Store {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Store{cfg: cfg, counted: newCounted()}
+	return &Store{cfg: cfg}
 }
 
 // DueKind is the kind under which lanes hand out leases.
