@@ -156,6 +156,9 @@ func (st storm) run(ctx context.Context, s *subject, rate int) (stormRun, error)
 	if err != nil {
 		return r, err
 	}
+	if there, err := st.left(ctx, s); err != nil || there < base+st.n {
+		return r, errors.Join(err, fmt.Errorf("of %d created, %d are there before their time", st.n, there-base))
+	}
 	sleep(ctx, time.Until(expiry.Add(-time.Second)))
 	cpu0 := cpuTree(s.server.PID())
 	hot := s.foreground(ctx, rate, func() {
