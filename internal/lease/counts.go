@@ -12,7 +12,6 @@ import (
 // different nodes do not conflict; start-up never counts.
 const (
 	countPrefix = "count/"
-	countParts  = 16
 )
 
 // counter names one count: the leases of a namespace, a mount or a group
@@ -20,7 +19,8 @@ const (
 func nsCounter(ns string) string              { return countPrefix + "n/" + ns + "/" }
 func mountCounter(mount string) string        { return countPrefix + "m/" + mount + "/" }
 func groupCounter(mount, group string) string { return countPrefix + "g/" + mount + "/" + group + "/" }
-func irrevocableCounter(mount string) string  { return countPrefix + "i/" + mount + "/" }
+func stuckCounter(ns, mount string) string    { return stuckPrefix(ns) + mount + "/" }
+func stuckPrefix(ns string) string            { return countPrefix + "i/" + ns + "/" }
 
 // deltas adds up the changes of a batch before anything is written.
 type deltas map[string]int64
@@ -35,7 +35,7 @@ func (d deltas) add(key string, r *row, n int64) {
 }
 
 func (d deltas) irrevocable(key string, n int64) {
-	d[irrevocableCounter(mountOf(key))] += n
+	d[stuckCounter(mountInKey(key))] += n
 }
 
 func (d deltas) write(tx storage.Tx, part int) error {
@@ -61,9 +61,10 @@ func (d deltas) write(tx storage.Tx, part int) error {
 	return nil
 }
 
+// sum adds up the parts of a counter, or of all whose names begin so.
 func (s *Store) sum(ctx context.Context, counter string) (n int64, err error) {
 	err = s.cfg.Store.View(ctx, func(v storage.View) error {
-		return v.Scan(counter, storage.PrefixEnd(counter), countParts, func(_ string, b []byte) bool {
+		return v.Scan(counter, storage.PrefixEnd(counter), 0, func(_ string, b []byte) bool {
 			n += parseCount(b)
 			return true
 		})
@@ -88,7 +89,10 @@ func (s *Store) CountGroup(ctx context.Context, mount, group string) (int64, err
 }
 
 // CountIrrevocable counts the leases of one mount that cannot be ended now and
-// are tried again slowly.
-func (s *Store) CountIrrevocable(ctx context.Context, mount string) (int64, error) {
-	return s.sum(ctx, irrevocableCounter(mount))
+// are tried again slowly; without a mount those of the namespace.
+func (s *Store) CountIrrevocable(ctx context.Context, ns, mount string) (int64, error) {
+	if mount == "" {
+		return s.sum(ctx, stuckPrefix(ns))
+	}
+	return s.sum(ctx, stuckCounter(ns, mount))
 }

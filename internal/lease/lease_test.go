@@ -494,7 +494,7 @@ func TestIrrevocable(t *testing.T) {
 		if err != nil || len(list) != 1 || list[0].ID != bad.ID || !strings.Contains(list[0].Error, "owns objects") {
 			t.Fatalf("List irrevocable = %+v, %v", list, err)
 		}
-		if n, err := r.store.CountIrrevocable(r.t.Context(), bad.MountID); n != 1 || err != nil {
+		if n, err := r.store.CountIrrevocable(r.t.Context(), ns, bad.MountID); n != 1 || err != nil {
 			t.Errorf("CountIrrevocable = %d, %v, want 1", n, err)
 		}
 		if _, err := r.store.RevokePrefix(r.t.Context(), ns, "database/creds/app", lease.Forced, true); err != nil {
@@ -502,7 +502,7 @@ func TestIrrevocable(t *testing.T) {
 		}
 		synctest.Wait()
 		r.nothingLeft()
-		if n, err := r.store.CountIrrevocable(r.t.Context(), bad.MountID); n != 0 || err != nil {
+		if n, err := r.store.CountIrrevocable(r.t.Context(), ns, ""); n != 0 || err != nil {
 			t.Errorf("CountIrrevocable after force = %d, %v, want 0", n, err)
 		}
 		for _, e := range r.store.Stats().Ended {
