@@ -199,7 +199,11 @@ func (s *Store) load(ctx context.Context, key string) (*cached, error) {
 		c = &cached{entry: e, alive: string(alive), rev: v.Revision()}
 		return nil
 	})
+	if errors.Is(err, storage.ErrStopped) || errors.Is(err, storage.ErrClosed) || err != nil && ctx.Err() != nil {
+		return nil, err // nothing is known of the token
+	}
 	if err != nil {
+		s.cfg.Log.Error("a token's row cannot be read; the token is refused", "error", err)
 		return nil, errs.Wrap(errs.Denied, err, "permission denied: the token cannot be read; the server's log has the cause")
 	}
 	if c != nil {
