@@ -62,8 +62,7 @@ func (e *Engine) listRaw(ctx context.Context, _ *route.Request, in rawIn) (route
 // folder: one may hold millions of rows. A row that cannot be read is listed
 // too: it is what one looks for here.
 func rawFolder(v storage.View, prefix string) (keys []string, err error) {
-	from := prefix
-	for from != "" {
+	for from := prefix; ; {
 		next := ""
 		err := storage.ScanEach(v, from, storage.PrefixEnd(prefix), 0, func(key string, _ []byte, _ error) bool {
 			name, _, folder := strings.Cut(key[len(prefix):], "/")
@@ -80,7 +79,6 @@ func rawFolder(v storage.View, prefix string) (keys []string, err error) {
 		}
 		from = next
 	}
-	return keys, nil
 }
 
 func (e *Engine) readRaw(ctx context.Context, _ *route.Request, in rawIn) (rawOut, error) {
