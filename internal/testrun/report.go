@@ -159,10 +159,10 @@ func (r *report) endPackage(e event, p *pkgRun) {
 	fmt.Fprintf(r.w, "%s %-58s %4d passed %6.1fs\n", mark, short(e.Package), passed, e.Elapsed)
 	slices.Sort(bad)
 	for _, name := range bad {
-		switch p.result[name] {
-		case "skip":
+		switch result, isTest := p.result[name]; {
+		case result == "skip":
 			fmt.Fprintf(r.w, "--- SKIP %s %s: a skipped test counts as a failure\n", short(e.Package), name)
-		case "":
+		case isTest && result == "":
 			fmt.Fprintf(r.w, "--- FAIL %s %s did not end\n", short(e.Package), name)
 		}
 		if b := p.output[name]; b != nil {
