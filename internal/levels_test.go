@@ -23,7 +23,7 @@ var levels = map[string][]string{
 	"cmd/*": {"internal/cli"},
 
 	"internal/cli":    {"internal/server", "api"},
-	"internal/server": {"internal/httpapi", "internal/ui", "internal/connmgr", "internal/engines/*", "internal/auth/*", "internal/storage/*", "internal/audit/*", "internal/seal/*", "internal/config"},
+	"internal/server": {"internal/httpapi", "internal/ui", "internal/connmgr", "internal/engines/*", "internal/auth/*", "internal/storage/*", "internal/audit/*", "internal/seal/*", "internal/config", "internal/metrics"},
 
 	"internal/httpapi": {"internal/core", "api"},
 	"internal/connmgr": {"api", "internal/lane"},
@@ -56,9 +56,12 @@ var levels = map[string][]string{
 	"internal/audit/devices":   {"internal/audit/file", "internal/audit/socket", "internal/audit/syslog"},
 	"internal/wire":            base, // it encodes secrets and gives its errors a kind
 
-	"internal/secret": nil,
-	"internal/errs":   nil,
-	"api":             nil, // and nothing outside the standard library
+	"internal/metrics": nil,
+
+	"internal/metrics": nil,
+	"internal/secret":  nil,
+	"internal/errs":    nil,
+	"api":              nil, // and nothing outside the standard library
 }
 
 var base = []string{"internal/errs", "internal/secret"}
