@@ -90,7 +90,6 @@ type committer struct {
 	changes []storage.Change
 	key     []byte
 	values  []byte // read from base
-	recent  recent
 }
 
 type row struct {
@@ -226,7 +225,7 @@ func (c *committer) read(key string) (value []byte, err error) {
 	if i, ok := c.index[key]; ok {
 		return c.rows[i].value, nil
 	}
-	if value, ok := c.recent.get(key); ok {
+	if value, ok := c.s.rows.get(key, c.base.rev); ok {
 		return value, nil
 	}
 	if c.below == nil {
@@ -242,7 +241,7 @@ func (c *committer) read(key string) (value []byte, err error) {
 		if err := c.below.Error(); err != nil {
 			return nil, err
 		}
-		c.recent.put(key, nil)
+		c.s.rows.fill(key, nil, c.base.rev)
 		return nil, nil
 	}
 	v, err := c.below.ValueAndErr()
@@ -250,7 +249,7 @@ func (c *committer) read(key string) (value []byte, err error) {
 		return nil, err
 	}
 	value, c.values = appended(c.values, v)
-	c.recent.put(key, value)
+	c.s.rows.fill(key, value, c.base.rev)
 	return value, nil
 }
 
@@ -284,7 +283,7 @@ func (c *committer) commit() (rev storage.Revision, ok bool) {
 		return 0, false
 	}
 	for _, r := range c.rows {
-		c.recent.put(r.key, r.value)
+		c.s.rows.write(r.key, r.value, rev)
 	}
 	c.s.syncs.Add(1)
 	c.s.commits.Add(c.writers)

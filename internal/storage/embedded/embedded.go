@@ -79,6 +79,7 @@ type Store struct {
 	feed  *feed.Feed
 	space *space
 	lock  interface{ Close() error }
+	rows  *rowCache
 
 	now       atomic.Pointer[snapshot] // the newest durable state; nil when closed
 	snapshots sync.WaitGroup           // those not yet released
@@ -121,6 +122,7 @@ func open(opts Options, steps []migration) (_ *Store, err error) {
 	}
 	s := &Store{
 		opts:    opts,
+		rows:    newRowCache(),
 		wake:    make(chan struct{}, 1),
 		done:    make(chan struct{}),
 		failure: failure{stopped: make(chan struct{}), log: opts.Log},

@@ -114,8 +114,14 @@ func (v *view) Get(key string) (value []byte, err error) {
 	if key == "" || key[0] == 0 {
 		return nil, nil
 	}
+	if value, ok := v.s.rows.get(key, v.rev); ok {
+		return value, nil
+	}
 	v.key = append(v.key[:0], key...)
 	value, v.values, err = v.get(v.key, v.values)
+	if err == nil {
+		v.s.rows.fill(key, value, v.rev)
+	}
 	return value, err
 }
 
