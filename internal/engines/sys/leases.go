@@ -153,8 +153,10 @@ func (e *Engine) revokePrefix(ctx context.Context, req *route.Request, in revoke
 }
 
 func (e *Engine) revokeForce(ctx context.Context, req *route.Request, in prefixIn) (route.None, error) {
-	p, err := e.revokeBelow(ctx, req.Mount.Namespace, in.Prefix, lease.Forced, false)
-	return revoked(req, p, wire.Opt[bool]{}, err)
+	// What is still being cleaned up is no news to somebody who does not want
+	// to wait for it: to clients the leases are gone.
+	_, err := e.revokeBelow(ctx, req.Mount.Namespace, in.Prefix, lease.Forced, false)
+	return route.None{}, err
 }
 
 // revokeBelow ends the leases below a path, and the one with that path as its
