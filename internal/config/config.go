@@ -57,10 +57,7 @@ type Config struct {
 	MaxRequestDuration time.Duration // of listeners that set none; zero: 90 s
 
 	PIDFile                string // where the process id is written; empty: nowhere
-	UI                     bool   // serve the web interface
-	DisableCache           bool   // read everything from the store each time
 	RawStorageEndpoint     bool   // offer sys/raw
-	IntrospectionEndpoint  bool   // offer sys/internal/inspect
 	ResponseHeaderHostname bool   // answer with X-Vault-Hostname
 
 	// ReportedVersion is the level of Vault's API that sys/health and
@@ -74,13 +71,12 @@ type Config struct {
 	// days; negative, which 0 in the file gives: however long.
 	MaxRestartGap time.Duration
 
-	Lanes       Lanes
-	Telemetry   Telemetry
-	UserLockout []UserLockout
+	Lanes     Lanes
+	Telemetry Telemetry
 }
 
-// Lanes limits the work on each foreign system. A zero field leaves the limit
-// to the server.
+// Lanes limits the work on each foreign system, whatever its connection's own
+// settings would allow. A zero field leaves the limit to those and the server.
 type Lanes struct {
 	Create int // credentials being made at a time
 	Revoke int // batches of credentials being ended at a time
@@ -93,16 +89,6 @@ type Telemetry struct {
 	DisableHostname     bool          // leave the host's name out of the names of gauges
 	UsageGaugePeriod    time.Duration // between counts of what exists; zero: 10 minutes
 	MetricsPrefix       string        // of the names; empty: "vault"
-}
-
-// UserLockout is when users of an auth method are locked out for failing to
-// log in.
-type UserLockout struct {
-	Method       string        // "all", "approle", "ldap" or "userpass"
-	Threshold    int           // failures; zero: 5
-	Duration     time.Duration // how long; zero: 15 minutes
-	CounterReset time.Duration // failures are forgotten after that; zero: 15 minutes
-	Disable      bool          // nobody is locked out
 }
 
 // Warning is something in the configuration that has no effect.

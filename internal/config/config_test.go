@@ -45,10 +45,8 @@ default_lease_ttl = "12h"
 max_lease_ttl     = "30d"
 default_max_request_duration = 60
 pid_file          = "/run/leasehold.pid"
-ui                = true
-disable_cache     = "true"
 raw_storage_endpoint = 1
-introspection_endpoint = true
+ui                = false
 enable_response_header_hostname = true
 reported_version  = "1.19.3+ent"
 max_restart_gap   = "24h"
@@ -110,8 +108,6 @@ telemetry {
   metrics_prefix = "lh"
 }
 
-user_lockout "all" { lockout_threshold = 3 lockout_duration = "10m" lockout_counter_reset = "5m" }
-user_lockout "userpass" { disable_lockout = true }
 `
 
 func TestEverything(t *testing.T) {
@@ -143,14 +139,10 @@ func TestEverything(t *testing.T) {
 		APIAddr: "https://vault.example.org:8200", ClusterName: "main",
 		LogLevel: "warn", LogFormat: "json", LogFile: "/var/log/leasehold.log", LogRequestsLevel: "trace",
 		DefaultLeaseTTL: 12 * time.Hour, MaxLeaseTTL: 720 * time.Hour, MaxRequestDuration: time.Minute,
-		PIDFile: "/run/leasehold.pid", UI: true, DisableCache: true, RawStorageEndpoint: true, IntrospectionEndpoint: true,
+		PIDFile: "/run/leasehold.pid", RawStorageEndpoint: true,
 		ResponseHeaderHostname: true, ReportedVersion: "1.19.3+ent", MaxRestartGap: 24 * time.Hour,
 		Lanes:     config.Lanes{Create: 8, Revoke: 4, Batch: 32},
 		Telemetry: config.Telemetry{PrometheusRetention: time.Hour, DisableHostname: true, MetricsPrefix: "lh"},
-		UserLockout: []config.UserLockout{
-			{Method: "all", Threshold: 3, Duration: 10 * time.Minute, CounterReset: 5 * time.Minute},
-			{Method: "userpass", Disable: true},
-		},
 	}
 	if diff := cmp.Diff(want, got, same); diff != "" {
 		t.Errorf("configuration (-want +got):\n%s", diff)
@@ -170,19 +162,19 @@ func TestSyntaxesMeanTheSame(t *testing.T) {
 		listener "tcp" { address = "127.0.0.1:2" tls_disable = true }
 		storage "inmem" {}
 		telemetry { disable_hostname = true }
-		ui = true`)
+		raw_storage_endpoint = true`)
 	for _, src := range []string{
 		`{"listener": [{"tcp": {"address": "127.0.0.1:1", "tls_disable": 1}}, {"tcp": {"address": "127.0.0.1:2", "tls_disable": "true"}}],
-		  "storage": {"inmem": {}}, "telemetry": {"disable_hostname": true}, "ui": true}`,
+		  "storage": {"inmem": {}}, "telemetry": {"disable_hostname": true}, "raw_storage_endpoint": true}`,
 		` {"listener": {"tcp": [{"address": "127.0.0.1:1", "tls_disable": true}, {"address": "127.0.0.1:2", "tls_disable": true}]},
-		  "storage": [{"inmem": {}}], "telemetry": [{"disable_hostname": "true"}], "ui": "1"}`,
+		  "storage": [{"inmem": {}}], "telemetry": [{"disable_hostname": "true"}], "raw_storage_endpoint": "1"}`,
 		`listener { type = "tcp" address = "127.0.0.1:1" tls_disable = 1 }
 		 listener = { tcp = { address = "127.0.0.1:2", tls_disable = "1" } }
 		 storage = { inmem = {} }
 		 telemetry = { disable_hostname = true }
-		 "ui" = "true"`,
+		 "raw_storage_endpoint" = "true"`,
 		"listener \"TCP\" {\r\n address = \"127.0.0.1:1\"\r\n tls_disable = true }\r\nlistener \"tcp\" { address = \"127.0.0.1:2\" tls_disable = true }\r\n" +
-			"backend \"inmem\" {}\r\ntelemetry { disable_hostname = true }\r\nui = true\r\n",
+			"backend \"inmem\" {}\r\ntelemetry { disable_hostname = true }\r\nraw_storage_endpoint = true\r\n",
 	} {
 		got, _ := parse(t, "", src)
 		if diff := cmp.Diff(want, got, same); diff != "" {
@@ -274,6 +266,7 @@ func TestRefused(t *testing.T) {
 		{`listener "tcp" { tls_disable = true tls_require_and_verify_client_cert = true }`, "cannot hold"},
 		{`listener "tcp" { tls_disable = true proxy_protocol_behavior = "use_always" }`, "x_forwarded_for_authorized_addrs"},
 		{`listener "tcp" { tls_disable = true x_forwarded_for_authorized_addrs = "10.0.0.0/99" }`, "addresses or networks"},
+		{`listener "unix" { address = "/s" x_forwarded_for_authorized_addrs = "10.0.0.0/8" }`, "no address to judge by"},
 		{`listener "tcp" { tls_disable = true custom_response_headers { "9xx" = {} } }`, "is no status"},
 		{`listener "tcp" { tls_disable = true custom_response_headers { "2xx" = "a" } }`, "are a block"},
 		{`listener "tcp" { tls_disable = true chroot_namespace = "a" }`, "not supported"},
@@ -329,7 +322,15 @@ func TestAllFaultsAreListed(t *testing.T) {
 
 func TestWarnings(t *testing.T) {
 	tests := []struct{ src, want string }{
-		{"ui = true\ndisable_mlock = true", "x:2:1: disable_mlock has no effect"},
+		{"ui = false\ndisable_mlock = true", "x:2:1: disable_mlock has no effect"},
+		{"ui = true", "x:1:1: ui = true has no effect: there is no web interface yet"},
+		{"disable_cache = 1", "caches hear of every change"},
+		{"introspection_endpoint = true", "introspection_endpoint = true has no effect"},
+		{`user_lockout "all" { lockout_threshold = 3 lockout_duration = "10m" lockout_counter_reset = "5m" }`, `user_lockout "all" has no effect yet`},
+		{`user_lockout "userpass" { disable_lockout = true }`, `user_lockout "userpass" has no effect yet`},
+		{`listener "tcp" { tls_disable = 1 max_json_depth = 400 }`, "max_json_depth = 400: the limit stays at 300"},
+		{`listener "tcp" { tls_disable = 1 x_forwarded_for_hop_skips = 1 }`, "no effect without x_forwarded_for_authorized_addrs"},
+		{`listener "tcp" { tls_disable = 1 tls_cert_file = "a" tls_key_file = "b" }`, "its certificates are not used"},
 		{`cluster_addr = "https://a:8201"`, "cluster_addr has no effect"},
 		{`plugin_directory = "/x"`, "plugin_directory has no effect"},
 		{`telemetry { statsd_address = "a:1" }`, "statsd_address has no effect"},
@@ -352,7 +353,7 @@ func TestWarnings(t *testing.T) {
 func TestLoadJoinsADirectory(t *testing.T) {
 	dir := t.TempDir()
 	for name, src := range map[string]string{
-		"10-base.hcl":     "ui = true\nlog_level = \"debug\"\nlistener \"tcp\" { address = \"a:1\" tls_disable = 1 }\nstorage \"inmem\" {}",
+		"10-base.hcl":     "raw_storage_endpoint = true\nlog_level = \"debug\"\nlistener \"tcp\" { address = \"a:1\" tls_disable = 1 }\nstorage \"inmem\" {}",
 		"20-more.json":    `{"log_level": "error", "listener": {"unix": {"address": "/s"}}, "storage": {"embedded": {"path": "/p"}}}`,
 		"ignored.hcl.bak": "nonsense",
 	} {
@@ -364,7 +365,7 @@ func TestLoadJoinsADirectory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !c.UI || c.LogLevel != "error" || len(c.Listeners) != 2 || c.Storage.Kind != "embedded" {
+	if !c.RawStorageEndpoint || c.LogLevel != "error" || len(c.Listeners) != 2 || c.Storage.Kind != "embedded" {
 		t.Errorf("Load = %+v, want both files joined, the later one last", c)
 	}
 	if got := c.Listeners[1].Pos; got.File != filepath.Join(dir, "20-more.json") || got.Line != 1 {

@@ -38,10 +38,10 @@ var topFields = fields[Config]{
 	"default_max_request_duration": limit(func(c *Config) *time.Duration { return &c.MaxRequestDuration }, "90s"),
 
 	"pid_file":                        str(func(c *Config) *string { return &c.PIDFile }),
-	"ui":                              flag(func(c *Config) *bool { return &c.UI }),
-	"disable_cache":                   flag(func(c *Config) *bool { return &c.DisableCache }),
+	"ui":                              without("there is no web interface yet"),
+	"disable_cache":                   without("caches hear of every change before it is answered"),
 	"raw_storage_endpoint":            flag(func(c *Config) *bool { return &c.RawStorageEndpoint }),
-	"introspection_endpoint":          flag(func(c *Config) *bool { return &c.IntrospectionEndpoint }),
+	"introspection_endpoint":          without("sys/internal/inspect shows Vault's own inside; sys/internal/specs/openapi lists the routes"),
 	"enable_response_header_hostname": flag(func(c *Config) *bool { return &c.ResponseHeaderHostname }),
 
 	"reported_version": readVersion,
@@ -146,6 +146,16 @@ func readGaugePeriod(d *decoder, m member, to *Telemetry) {
 	duration(func(t *Telemetry) *time.Duration { return &t.UsageGaugePeriod })(d, m, to)
 }
 
+// without reads a switch for something that is not there: off is the truth,
+// and on has no effect.
+func without(why string) field[Config] {
+	return func(d *decoder, m member, _ *Config) {
+		if v, ok := d.boolean(m); ok && v {
+			d.warn(m.pos, "%s = true has no effect: %s", m.name, why)
+		}
+	}
+}
+
 // readLevel reads the name of a log level, in any of the ways people write it.
 func readLevel(at func(*Config) *string) field[Config] {
 	return func(d *decoder, m member, to *Config) {
@@ -202,14 +212,23 @@ func readVersion(d *decoder, m member, to *Config) {
 	to.ReportedVersion = s
 }
 
-var lockoutFields = fields[UserLockout]{
-	"lockout_threshold":     integer(func(l *UserLockout) *int { return &l.Threshold }, 0, 1_000_000),
-	"lockout_duration":      duration(func(l *UserLockout) *time.Duration { return &l.Duration }),
-	"lockout_counter_reset": duration(func(l *UserLockout) *time.Duration { return &l.CounterReset }),
-	"disable_lockout":       flag(func(l *UserLockout) *bool { return &l.Disable }),
+// lockout is when users of an auth method are locked out for failing to log
+// in. It is checked and then let go of: the auth methods that it is for are
+// still to come.
+type lockout struct {
+	threshold       int
+	duration, reset time.Duration
+	disable         bool
 }
 
-func readLockouts(d *decoder, m member, to *Config) {
+var lockoutFields = fields[lockout]{
+	"lockout_threshold":     integer(func(l *lockout) *int { return &l.threshold }, 0, 1_000_000),
+	"lockout_duration":      duration(func(l *lockout) *time.Duration { return &l.duration }),
+	"lockout_counter_reset": duration(func(l *lockout) *time.Duration { return &l.reset }),
+	"disable_lockout":       flag(func(l *lockout) *bool { return &l.disable }),
+}
+
+func readLockouts(d *decoder, m member, _ *Config) {
 	for _, b := range d.blocks(m) {
 		switch b.label {
 		case "all", "approle", "ldap", "userpass":
@@ -217,8 +236,7 @@ func readLockouts(d *decoder, m member, to *Config) {
 			d.fail(b.pos, "user_lockout is for all, approle, ldap or userpass, not for %q", b.label)
 			continue
 		}
-		l := UserLockout{Method: b.label}
-		readMembers(d, "user_lockout "+b.label, lockoutFields, b.body, &l)
-		to.UserLockout = append(to.UserLockout, l)
+		readMembers(d, "user_lockout "+b.label, lockoutFields, b.body, &lockout{})
+		d.warn(b.pos, "user_lockout %q has no effect yet: there is no auth method that it is for", b.label)
 	}
 }

@@ -27,7 +27,7 @@ type Listener struct {
 	IdleTimeout        time.Duration // between requests; zero: 5 min
 	MaxRequestDuration time.Duration // until a request is given up; zero: Config's
 	MaxRequestSize     int64         // bytes of a body; zero: 32 MiB
-	MaxJSONDepth       int           // nesting of a body; zero: the server's own limit
+	MaxJSONDepth       int           // nesting of a body; zero: 300
 
 	XForwardedFor   XForwardedFor
 	ResponseHeaders []ResponseHeaders // added to answers, in the order of the file
@@ -192,7 +192,13 @@ func (d *decoder) judgeTCP(l *listenerDraft) {
 	if l.Mode != "" || l.User != "" || l.Group != "" {
 		d.fail(l.Pos, `socket_mode, socket_user and socket_group are for listener "unix"`)
 	}
+	if x := l.XForwardedFor; len(x.Authorized) == 0 && (x.HopSkips > 0 || x.KeepOthers || x.KeepHeadless) {
+		d.warn(l.Pos, "x_forwarded_for settings have no effect without x_forwarded_for_authorized_addrs")
+	}
 	if l.noTLS {
+		if l.tls.CertFile != "" || l.tls.ClientCAFile != "" {
+			d.warn(l.Pos, "tls_disable = true: the listener is in plain text, and its certificates are not used")
+		}
 		if l.tls.RequireClientCert {
 			d.fail(l.Pos, "tls_require_and_verify_client_cert cannot hold with tls_disable")
 		}
@@ -215,6 +221,9 @@ func (d *decoder) judgeTCP(l *listenerDraft) {
 func (d *decoder) judgeUnix(l *listenerDraft, body value) {
 	if l.Address == "" {
 		d.fail(l.Pos, `listener "unix" needs an address: the path of the socket`)
+	}
+	if len(l.XForwardedFor.Authorized) > 0 {
+		d.fail(l.Pos, `x_forwarded_for_authorized_addrs is for listener "tcp": what comes through a Unix socket has no address to judge by`)
 	}
 	for _, m := range body.members {
 		if strings.HasPrefix(m.name, "tls_") && m.name != "tls_disable" {
@@ -284,8 +293,16 @@ func readMaxSize(d *decoder, m member, to *listenerDraft) {
 	size(func(l *listenerDraft) *int64 { return &l.MaxRequestSize })(d, m, to)
 }
 
+// maxJSONDepth is the nesting that no listener can go above: what is stored must
+// be readable whichever listener it came through.
+const maxJSONDepth = 300
+
 func readMaxDepth(d *decoder, m member, to *listenerDraft) {
 	integer(func(l *listenerDraft) *int { return &l.MaxJSONDepth }, 1, 1_000_000)(d, m, to)
+	if to.MaxJSONDepth > maxJSONDepth {
+		d.warn(m.pos, "max_json_depth = %d: the limit stays at %d", to.MaxJSONDepth, maxJSONDepth)
+		to.MaxJSONDepth = maxJSONDepth
+	}
 }
 
 // readProxies reads addresses and networks.

@@ -13,10 +13,10 @@ type Sanitized struct {
 	ClusterName               string              `json:"cluster_name"`
 	DefaultLeaseTTL           int64               `json:"default_lease_ttl"` // seconds, like all times here
 	DefaultMaxRequestDuration int64               `json:"default_max_request_duration"`
-	DisableCache              bool                `json:"disable_cache"`
+	DisableCache              bool                `json:"disable_cache"` // always false, like the next
 	EnableUI                  bool                `json:"enable_ui"`
 	HeaderHostname            bool                `json:"enable_response_header_hostname"`
-	IntrospectionEndpoint     bool                `json:"introspection_endpoint"`
+	IntrospectionEndpoint     bool                `json:"introspection_endpoint"` // always false
 	Lanes                     SanitizedLanes      `json:"lanes"`
 	Listeners                 []SanitizedListener `json:"listeners"`
 	LogFormat                 string              `json:"log_format"`
@@ -80,11 +80,10 @@ func (c *Config) Sanitized() Sanitized {
 	s := Sanitized{
 		APIAddr: c.APIAddr, ClusterName: c.ClusterName,
 		DefaultLeaseTTL: seconds(c.DefaultLeaseTTL), DefaultMaxRequestDuration: seconds(c.MaxRequestDuration),
-		DisableCache: c.DisableCache, EnableUI: c.UI, HeaderHostname: c.ResponseHeaderHostname,
-		IntrospectionEndpoint: c.IntrospectionEndpoint,
-		Lanes:                 SanitizedLanes{c.Lanes.Create, c.Lanes.Revoke, c.Lanes.Batch},
-		Listeners:             []SanitizedListener{},
-		LogFormat:             c.LogFormat, LogLevel: c.LogLevel, LogRequestsLevel: c.LogRequestsLevel,
+		HeaderHostname: c.ResponseHeaderHostname,
+		Lanes:          SanitizedLanes{c.Lanes.Create, c.Lanes.Revoke, c.Lanes.Batch},
+		Listeners:      []SanitizedListener{},
+		LogFormat:      c.LogFormat, LogLevel: c.LogLevel, LogRequestsLevel: c.LogRequestsLevel,
 		MaxLeaseTTL: seconds(c.MaxLeaseTTL), MaxRestartGap: seconds(c.MaxRestartGap),
 		PIDFile: c.PIDFile, RawStorageEndpoint: c.RawStorageEndpoint, ReportedVersion: c.ReportedVersion,
 		Seals:   []SanitizedSeal{{Type: c.Seal.Kind}},

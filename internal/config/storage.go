@@ -5,7 +5,7 @@ type Storage struct {
 	Pos       Pos
 	Kind      string // "embedded" or "inmem"; empty: none was written
 	Path      string // of the embedded store's directory; never empty there
-	CacheSize int64  // bytes of the embedded store's block cache; zero: 64 MiB
+	CacheSize int64  // bytes of the embedded store's block cache; zero: 16 MiB
 }
 
 var storageFields = fields[Storage]{

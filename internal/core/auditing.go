@@ -318,6 +318,15 @@ func (x *exchange) auditedRequest() audit.Request {
 	return r
 }
 
+// ShownPath is a request's path as logs may show it: without the lease id or
+// token that some paths carry.
+func ShownPath(path string) string {
+	if n := secretFrom(path); n > 0 {
+		return path[:n] + "redacted"
+	}
+	return path
+}
+
 // secretFrom is where a lease id begins in the paths that carry one.
 func secretFrom(path string) int {
 	for _, p := range []string{

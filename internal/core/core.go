@@ -46,6 +46,8 @@ type Config struct {
 	Devices func(typ string, options map[string]string, salt secret.String) (MadeDevice, error)
 	// DefaultTTL and MaxTTL of leases and tokens; zero takes 768h.
 	DefaultTTL, MaxTTL time.Duration
+	// Lanes bound the work on each target; see lane.Config.
+	Lanes lane.Limits
 	// MaxGap is how long the server may have been stopped before expiry is
 	// fenced at start; zero takes 30 days, negative never fences.
 	MaxGap time.Duration
@@ -58,7 +60,8 @@ type Core struct {
 	cfg Config
 	log *slog.Logger
 
-	open_ atomic.Pointer[unsealed]
+	open_    atomic.Pointer[unsealed]
+	stopping atomic.Bool // for good
 
 	// stateMu serialises init, unsealing and sealing.
 	stateMu sync.Mutex
@@ -126,6 +129,9 @@ var ErrSealed = errs.New(errs.Unavailable, "Vault is sealed: unseal this Leaseho
 
 // ErrUninitialized is the answer before the first `operator init`.
 var ErrUninitialized = errs.New(errs.Unavailable, "Vault is not initialized: run `leasehold operator init` on this Leasehold server first")
+
+// errStopping is the answer while the process ends.
+var errStopping = errs.New(errs.Unavailable, "the server is stopping; ask again when it has been started")
 
 // open is what exists while unsealed, or ErrSealed.
 func (c *Core) open() (*unsealed, error) {

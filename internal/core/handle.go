@@ -18,13 +18,14 @@ import (
 
 // exchange is one request on its way through Handle.
 type exchange struct {
-	u    *unsealed
-	req  *Request
-	ns   string
-	r    route.Request
-	m    *mounted        // nil: no mount there
-	ep   *route.Endpoint // nil: no endpoint there
-	miss error           // why there is no endpoint
+	u      *unsealed
+	req    *Request
+	broken error // why it is not carried out, known before it came
+	ns     string
+	r      route.Request
+	m      *mounted        // nil: no mount there
+	ep     *route.Endpoint // nil: no endpoint there
+	miss   error           // why there is no endpoint
 
 	token    *token.Token // nil: nobody
 	set      *policy.Set
@@ -44,14 +45,27 @@ func (c *Core) Handle(ctx context.Context, req *Request) *Response {
 	if err != nil {
 		return &Response{Err: c.notOpen(ctx)}
 	}
+	return u.handle(ctx, &exchange{u: u, req: req})
+}
+
+// Refuse records a request that is not carried out, because of why, and
+// answers it. A sealed server has nothing to record it with.
+func (c *Core) Refuse(ctx context.Context, req *Request, why error) *Response {
+	u, err := c.open()
+	if err != nil {
+		return &Response{Err: why}
+	}
+	return u.handle(ctx, &exchange{u: u, req: req, broken: why})
+}
+
+func (u *unsealed) handle(ctx context.Context, x *exchange) *Response {
 	if !u.enter() {
-		return &Response{Err: ErrSealed}
+		return &Response{Err: u.core.notOpen(ctx)}
 	}
 	defer u.leave()
-	defer c.inflight.track(req)()
+	defer u.core.inflight.track(x.req)()
 
-	x := &exchange{u: u, req: req}
-	err = x.serve(ctx)
+	err := x.serve(ctx)
 	if x.lastUse {
 		// Its own mark is enough; the lane does the rest.
 		if rerr := u.tokens.Revoke(context.WithoutCancel(ctx), x.token.Key); rerr != nil && err == nil {
@@ -66,6 +80,9 @@ func (c *Core) Handle(ctx context.Context, req *Request) *Response {
 
 // notOpen tells a sealed server from one that was never initialised.
 func (c *Core) notOpen(ctx context.Context) error {
+	if c.stopping.Load() {
+		return errStopping
+	}
 	if is, _, err := c.Health(ctx); err == nil && !is {
 		return ErrUninitialized
 	}
@@ -74,10 +91,10 @@ func (c *Core) notOpen(ctx context.Context) error {
 
 // serve is the sentence.
 func (x *exchange) serve(ctx context.Context) error {
-	if err := x.route(ctx); err != nil {
-		return err
+	err := x.route(ctx)
+	if err == nil {
+		err = x.admit(ctx)
 	}
-	err := x.admit(ctx)
 	if aerr := x.auditRequest(ctx, err); aerr != nil {
 		return aerr
 	}
@@ -105,7 +122,7 @@ func (c *Core) boot(ctx context.Context, req *Request) *Response {
 		return nil
 	}
 	r := route.Request{
-		ID: req.ID, Op: req.Op, Path: rel, Query: req.Query, Body: req.Body, Remote: req.Remote.Addr(),
+		ID: req.ID, Op: req.Op, Path: rel, Query: req.Query, Body: req.Body, Remote: req.Remote.Addr(), Redact: req.Redact,
 		Mount: route.MountInfo{Path: "sys/", Type: "system", Namespace: token.RootNamespace},
 	}
 	ep, err := c.cfg.Boot.Route(&r)
@@ -173,6 +190,11 @@ func named(err error) error {
 // route finds the namespace, the mount and the endpoint. That there is none is
 // told only to those who may know.
 func (x *exchange) route(ctx context.Context) error {
+	x.r.ID, x.r.Op, x.r.Path = x.req.ID, x.req.Op, x.req.Path
+	x.ns = token.RootNamespace
+	if x.broken != nil {
+		return x.broken
+	}
 	ns, path, err := x.u.namespaceOf(x.req.Namespace, x.req.Path)
 	if err != nil {
 		return err
@@ -183,7 +205,7 @@ func (x *exchange) route(ctx context.Context) error {
 	}
 	x.ns, x.req.Path = ns, path
 	m, rel := t.find(ns, path)
-	x.r.ID, x.r.Op, x.r.Path = x.req.ID, x.req.Op, rel
+	x.r.Path, x.r.Redact = rel, x.req.Redact
 	x.r.Query, x.r.Body, x.r.WrapTTL = x.req.Query, x.req.Body, x.req.WrapTTL
 	x.r.Remote = x.req.Remote.Addr()
 	if m == nil {
@@ -220,7 +242,7 @@ var errDenied = errs.New(errs.Denied, "permission denied")
 
 // admit asks who is calling and whether they may.
 func (x *exchange) admit(ctx context.Context) error {
-	if x.ep != nil && x.ep.Unauth {
+	if x.ep != nil && (x.ep.Unauth && x.req.Access != Guarded || x.req.Access == Open) {
 		x.r.Caller.Token = x.req.Token
 		return x.u.core.checkWrapTTL(x)
 	}

@@ -24,7 +24,7 @@ type inflightShard struct {
 type InFlight struct {
 	ID     string
 	Start  time.Time
-	Path   string
+	Path   string // as ShownPath shows it
 	Method string
 	Remote netip.AddrPort
 }
@@ -60,6 +60,7 @@ func (c *Core) InFlight() []InFlight {
 		s := &c.inflight.shards[i]
 		s.mu.Lock()
 		for _, r := range s.now {
+			r.Path = ShownPath(r.Path)
 			out = append(out, r)
 		}
 		s.mu.Unlock()

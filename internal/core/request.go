@@ -34,7 +34,21 @@ type Request struct {
 	TLS            *tls.ConnectionState // nil on a plain connection
 	// Gone reports whether the client is known to have hung up.
 	Gone func() bool
+
+	// What the listener that the request came through has decided.
+	Access Access
+	Redact route.Redact
 }
+
+// Access is what a listener says about the token of a request.
+type Access uint8
+
+// The kinds of access.
+const (
+	ByEndpoint Access = iota // the endpoint knows whether it needs a token
+	Open                     // none is needed, and one that came is not looked at
+	Guarded                  // one is needed, whatever the endpoint says
+)
 
 // Response is what the client is to be told.
 type Response struct {

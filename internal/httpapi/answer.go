@@ -43,9 +43,9 @@ var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 2<<10); return &b
 
 const keepBuffer = 64 << 10
 
-// answer encodes resp, asks whether the client is still there, and writes.
-// req is nil when the request could not be parsed.
-func (h *Handler) answer(w http.ResponseWriter, r *http.Request, req *core.Request, resp *core.Response) {
+// answer encodes resp, asks whether the client is still there, and writes. It
+// gives the status. req is nil for what is not the API's.
+func (h *Handler) answer(w http.ResponseWriter, r *http.Request, req *core.Request, resp *core.Response) int {
 	begun := false
 	if resp.Sent != nil {
 		defer func() {
@@ -58,7 +58,7 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, req *core.Reque
 	status, body := encode((*buf)[:0], w.Header(), req, resp)
 	if resp.Sent != nil {
 		if r.Context().Err() != nil {
-			return
+			return statusGone
 		}
 		begun = true
 		resp.Sent(true)
@@ -68,7 +68,12 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, req *core.Reque
 		*buf = body[:0]
 		buffers.Put(buf)
 	}
+	return status
 }
+
+// statusGone stands in the log for a request whose client had hung up: nginx's
+// number, since there is none of HTTP's.
+const statusGone = 499
 
 // slowAnswer is how long a client may take over a large answer. Small ones go
 // into the socket's buffer at once and need no clock.

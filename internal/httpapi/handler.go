@@ -20,11 +20,16 @@ import (
 
 	"github.com/leasehold/leasehold/internal/core"
 	"github.com/leasehold/leasehold/internal/errs"
+	"github.com/leasehold/leasehold/internal/route"
+	"github.com/leasehold/leasehold/internal/wire"
 )
 
 // Core answers requests. It returns an answer whatever happens, never nil.
 type Core interface {
 	Handle(ctx context.Context, req *core.Request) *core.Response
+	// Refuse records a request that is not carried out, and why, and answers
+	// it. Of req only what could be understood is filled.
+	Refuse(ctx context.Context, req *core.Request, why error) *core.Response
 }
 
 // Config is what a Handler is made of.
@@ -34,12 +39,28 @@ type Config struct {
 	MaxBody int64
 	// MaxDuration ends the context of a request; 0 means DefaultMaxDuration.
 	MaxDuration time.Duration
+	// MaxDepth is how deep a body may nest; 0 means wire.MaxDepth, which is
+	// the most.
+	MaxDepth int
 	// CORS gives the setting in force; a nil func or setting allows no
 	// other origin.
 	CORS func() *CORS
-	// Remote tells where a request comes from, for listeners behind a proxy.
-	// Nil takes the connection's far end.
-	Remote func(*http.Request) netip.AddrPort
+	// Remote tells where a request comes from, for listeners behind a proxy
+	// (see Proxies), or why it is refused. Nil takes the connection's far end.
+	Remote func(*http.Request) (netip.AddrPort, error)
+	// Headers are added to answers, as their status asks for.
+	Headers []StatusHeaders
+	// RequireHeader refuses requests without X-Vault-Request: true, which a
+	// page that was tricked into calling us cannot send.
+	RequireHeader bool
+	// Open are paths that can be read without a token, and Guarded those that
+	// need one even where others would not. One that ends in a slash stands
+	// for all below it.
+	Open, Guarded []string
+	// Redact is left out of answers that need no token.
+	Redact route.Redact
+	// Done hears of each request that was answered. Nil: nobody does.
+	Done func(req *core.Request, status int, took time.Duration)
 	// Other serves paths outside of /v1/; nil answers 404.
 	Other http.Handler
 }
@@ -63,13 +84,21 @@ func New(cfg Config) *Handler {
 	if cfg.MaxDuration == 0 {
 		cfg.MaxDuration = DefaultMaxDuration
 	}
+	if cfg.MaxDepth == 0 {
+		cfg.MaxDepth = wire.MaxDepth
+	}
 	if cfg.Remote == nil {
-		cfg.Remote = farEnd
+		cfg.Remote = func(r *http.Request) (netip.AddrPort, error) { return farEnd(r), nil }
 	}
 	return &Handler{cfg}
 }
 
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if len(h.cfg.Headers) > 0 {
+		sw := &statusWriter{ResponseWriter: w, headers: h.cfg.Headers}
+		defer sw.begin(http.StatusOK) // an answer of which nothing was written
+		w = sw
+	}
 	w.Header()["Cache-Control"] = noStore
 	if h.cfg.CORS != nil && h.crossOrigin(w, r) {
 		return
@@ -82,14 +111,23 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, clean, http.StatusTemporaryRedirect)
 		return
 	}
-	req, err := h.parse(w, r)
-	if err != nil {
-		h.answer(w, r, nil, &core.Response{Err: err})
-		return
+	var begun time.Time
+	if h.cfg.Done != nil {
+		begun = time.Now()
 	}
 	ctx := newDeadline(r.Context(), h.cfg.MaxDuration)
 	defer ctx.release()
-	h.answer(w, r, req, h.cfg.Core.Handle(ctx, req))
+	req, err := h.parse(w, r)
+	var resp *core.Response
+	if err == nil {
+		resp = h.cfg.Core.Handle(ctx, req)
+	} else {
+		resp = h.cfg.Core.Refuse(ctx, req, err)
+	}
+	status := h.answer(w, r, req, resp)
+	if h.cfg.Done != nil {
+		h.cfg.Done(req, status, time.Since(begun))
+	}
 }
 
 func (h *Handler) serveOther(w http.ResponseWriter, r *http.Request) {

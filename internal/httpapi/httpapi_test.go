@@ -31,6 +31,10 @@ type coreFunc func(ctx context.Context, req *core.Request) *core.Response
 
 func (f coreFunc) Handle(ctx context.Context, req *core.Request) *core.Response { return f(ctx, req) }
 
+func (f coreFunc) Refuse(_ context.Context, _ *core.Request, why error) *core.Response {
+	return &core.Response{Err: why}
+}
+
 // seen is a request as core met it, in words.
 func seen(req *core.Request) string {
 	s := req.Op.String() + " " + req.Path

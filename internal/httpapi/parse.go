@@ -17,42 +17,83 @@ import (
 	"github.com/leasehold/leasehold/internal/wire"
 )
 
-// parse understands the request line, the headers and the body.
-func (h *Handler) parse(w http.ResponseWriter, r *http.Request) (*core.Request, error) {
-	path, err := canonical(r.URL)
-	if err != nil {
-		return nil, err
-	}
-	req := &core.Request{
+// parse understands the request line, the headers and the body. It gives a
+// request beside an error too, for the record.
+func (h *Handler) parse(w http.ResponseWriter, r *http.Request) (req *core.Request, err error) {
+	req = &core.Request{
 		ID:        requestID(),
 		Method:    r.Method,
-		Path:      path,
+		Path:      r.URL.Path[len(prefix):],
 		Namespace: namespace(one(r.Header, "X-Vault-Namespace")),
 		Token:     token(r.Header),
 		Header:    r.Header,
-		Remote:    h.cfg.Remote(r),
 		TLS:       r.TLS,
+		Redact:    h.cfg.Redact,
 	}
 	ctx := r.Context()
 	req.Gone = func() bool { return ctx.Err() != nil }
+	if req.Remote, err = h.cfg.Remote(r); err != nil {
+		return req, err
+	}
+	if err := h.requestHeader(r); err != nil {
+		return req, err
+	}
+	if req.Path, err = canonical(r.URL); err != nil {
+		req.Path = r.URL.Path[len(prefix):]
+		return req, err
+	}
 	if r.URL.RawQuery != "" {
 		if req.Query, err = url.ParseQuery(r.URL.RawQuery); err != nil {
-			return nil, errs.Wrap(errs.Invalid, err, "the query cannot be read")
+			req.Query = nil
+			return req, errs.Wrap(errs.Invalid, err, "the query cannot be read")
 		}
 	}
 	if req.Op, err = operation(r.Method, req.Query); err != nil {
-		return nil, err
+		return req, err
 	}
+	req.Access = h.access(req)
 	if req.Op == wire.OpList && req.Path != "" && !strings.HasSuffix(req.Path, "/") {
 		req.Path += "/"
 	}
 	if err := wrapping(req); err != nil {
-		return nil, err
+		return req, err
 	}
 	if req.Op == wire.OpUpdate || req.Op == wire.OpPatch {
 		req.Body, err = h.body(w, r, req.Op)
 	}
 	return req, err
+}
+
+// requestHeader checks the header by which a client shows that it is one, and
+// no page.
+func (h *Handler) requestHeader(r *http.Request) error {
+	if v := one(r.Header, "X-Vault-Request"); h.cfg.RequireHeader && v != "true" {
+		return errs.New(errs.Precondition, "missing 'X-Vault-Request' header: send X-Vault-Request: true")
+	}
+	return nil
+}
+
+// access is what the listener decides about the token.
+func (h *Handler) access(req *core.Request) core.Access {
+	if req.Namespace != "" {
+		return core.ByEndpoint
+	}
+	switch {
+	case req.Op == wire.OpRead && within(h.cfg.Open, req.Path):
+		return core.Open
+	case within(h.cfg.Guarded, req.Path):
+		return core.Guarded
+	}
+	return core.ByEndpoint
+}
+
+func within(paths []string, path string) bool {
+	for _, p := range paths {
+		if p == path || strings.HasSuffix(p, "/") && strings.HasPrefix(path, p) {
+			return true
+		}
+	}
+	return false
 }
 
 // one is a header's first value. name is in canonical form.
@@ -163,7 +204,10 @@ func (h *Handler) body(w http.ResponseWriter, r *http.Request, op wire.Op) ([]by
 	if form && trimmed[0] != '{' && trimmed[0] != '[' {
 		return formBody(raw)
 	}
-	return trimmed, checkBody(trimmed)
+	if err := h.checkBody(trimmed); err != nil {
+		return nil, err
+	}
+	return trimmed, nil
 }
 
 func mergePatch(contentType string) error {
@@ -217,8 +261,8 @@ func (h *Handler) readBody(w http.ResponseWriter, r *http.Request) ([]byte, erro
 	}
 }
 
-func checkBody(raw []byte) error {
-	if err := wire.Check(raw); err != nil {
+func (h *Handler) checkBody(raw []byte) error {
+	if err := wire.CheckDepth(raw, h.cfg.MaxDepth); err != nil {
 		return errs.New(errs.Invalid, "failed to decode JSON input: %v", err)
 	}
 	if v := wire.Value(raw); v.Kind() != wire.Obj && v.Kind() != wire.Null {

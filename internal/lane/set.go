@@ -21,6 +21,16 @@ type Limits struct {
 	Batch  int
 }
 
+// within lowers what is above most, of which a zero field bounds nothing.
+func (l Limits) within(most Limits) Limits {
+	for _, f := range []struct{ n, most *int }{{&l.Create, &most.Create}, {&l.Revoke, &most.Revoke}, {&l.Batch, &most.Batch}} {
+		if *f.most > 0 {
+			*f.n = min(*f.n, *f.most)
+		}
+	}
+	return l
+}
+
 func (l Limits) orDefaults() Limits {
 	if l.Create <= 0 {
 		l.Create = 4
@@ -43,6 +53,9 @@ type Config struct {
 	// The handlers then leave what they may not do, and the lane reads past
 	// it. Nil means never.
 	Held func() bool
+	// Limits are those of a target that Limit was not called for, and the
+	// most that it gives one. A zero field bounds nothing.
+	Limits Limits
 	// Now is the clock that due times are compared with. Nil means time.Now.
 	Now func() time.Time
 	Log *slog.Logger // nil discards
@@ -229,20 +242,21 @@ func (s *Set) startDue(ctx context.Context) time.Duration {
 func (s *Set) laneLocked(target string) *lane {
 	l := s.lanes[target]
 	if l == nil {
-		l = newLane(s, target, Limits{}.orDefaults())
+		l = newLane(s, target, s.cfg.Limits.orDefaults())
 		s.lanes[target] = l
 	}
 	return l
 }
 
-// Limit sets the limits of a target and keeps its lane until Forget. Creations
+// Limit sets the limits of a target, within the configuration's, and keeps its
+// lane until Forget. Creations
 // that wait already keep the old bound.
 func (s *Set) Limit(target string, lim Limits) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l := s.laneLocked(target)
 	l.pinned = true
-	l.setLimits(lim.orDefaults())
+	l.setLimits(lim.orDefaults().within(s.cfg.Limits))
 }
 
 // Forget lets the lane of a target go once it has nothing to do.

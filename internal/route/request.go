@@ -31,6 +31,8 @@ type Request struct {
 	WrapTTL time.Duration
 	// Lease is the identity of the lease to be. Only Issue endpoints have it.
 	Lease *lease.Draft
+	// Redact is what the listener leaves out of answers that need no token.
+	Redact Redact
 
 	params Params
 	reply  Reply
@@ -47,6 +49,11 @@ type MountInfo struct {
 	Options       map[string]string
 	DefaultTTL    time.Duration // effective, never zero
 	MaxTTL        time.Duration
+}
+
+// Redact says what not to tell of the server.
+type Redact struct {
+	Addresses, ClusterName, Version bool
 }
 
 // Caller is who asks. Without a token all of it is empty.

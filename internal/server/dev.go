@@ -24,10 +24,17 @@ import (
 	"github.com/leasehold/leasehold/internal/token"
 )
 
-// devConfig turns a configuration into that of a dev server: in memory, one
-// listener. What a -config file says beside that stays.
-func devConfig(conf *config.Config, a *Args) (cleanup func(), err error) {
+// devConfig turns a configuration into that of a dev server: in memory, with
+// shares, and with a listener of its own before those of a -config file. What
+// the file says beside that stays; unused is what does not.
+func devConfig(conf *config.Config, a *Args) (unused []config.Warning, cleanup func(), err error) {
 	cleanup = func() {}
+	if conf.Storage.Kind != "" && conf.Storage.Kind != "inmem" {
+		unused = append(unused, config.Warning{Pos: conf.Storage.Pos, Text: "storage has no effect: a dev server keeps everything in memory"})
+	}
+	if conf.Seal.Kind != "" && conf.Seal.Kind != seal.Shamir {
+		unused = append(unused, config.Warning{Pos: conf.Seal.Pos, Text: "seal has no effect: a dev server is unsealed by a share at its start"})
+	}
 	conf.Storage = config.Storage{Kind: "inmem"}
 	conf.Seal = config.Seal{Kind: seal.Shamir}
 	addr := a.DevListenAddress
@@ -39,7 +46,7 @@ func devConfig(conf *config.Config, a *Args) (cleanup func(), err error) {
 		dir := a.DevTLSCertDir
 		if dir == "" {
 			if dir, err = os.MkdirTemp("", "leasehold-tls"); err != nil {
-				return cleanup, err
+				return nil, cleanup, err
 			}
 			made := dir
 			cleanup = func() { _ = os.RemoveAll(made) }
@@ -48,12 +55,15 @@ func devConfig(conf *config.Config, a *Args) (cleanup func(), err error) {
 		t, err := devCertificate(dir, addr)
 		if err != nil {
 			cleanup()
-			return func() {}, fmt.Errorf("making the dev server's certificate: %w", err)
+			return nil, func() {}, fmt.Errorf("making the dev server's certificate: %w", err)
 		}
 		l.TLS = t
 	}
 	conf.Listeners = append([]config.Listener{l}, conf.Listeners...)
-	return cleanup, nil
+	if conf.APIAddr == "" {
+		conf.APIAddr = scheme(l) + "://" + displayAddr(addr)
+	}
+	return unused, cleanup, nil
 }
 
 // devCertificate writes a CA and a certificate by it, as Vault's -dev-tls does.
@@ -130,11 +140,14 @@ func (s *Server) runDev(ctx context.Context, a Args) error {
 	return s.Run(ctx)
 }
 
-func (s *Server) devBanner(a Args, in *core.Initialized) {
-	scheme := "http"
-	if a.DevTLS {
-		scheme = "https"
+func scheme(l config.Listener) string {
+	if l.TLS != nil {
+		return "https"
 	}
+	return "http"
+}
+
+func (s *Server) devBanner(a Args, in *core.Initialized) {
 	fmt.Fprintf(a.Stdout, `WARNING! dev mode is enabled! In this mode, Leasehold runs entirely in memory
 and starts unsealed with a single unseal key. Nothing survives a restart: no
 secret, no token and no lease, so logins made for leases would be left behind.
@@ -142,7 +155,7 @@ secret, no token and no lease, so logins made for leases would be left behind.
 You may need to set the following environment variables:
 
     $ export VAULT_ADDR='%s://%s'
-`, scheme, displayAddr(s.listeners[0].ln.Addr().String()))
+`, scheme(s.listeners[0].Listener), displayAddr(s.listeners[0].ln.Addr().String()))
 	if a.DevTLS {
 		fmt.Fprintf(a.Stdout, "    $ export VAULT_CACERT='%s'\n", filepath.Join(a.DevTLSCertDir, "vault-ca.pem"))
 	}

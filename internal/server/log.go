@@ -2,9 +2,12 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -20,17 +23,73 @@ func newLogger(w io.Writer, format string, level *slog.LevelVar) *slog.Logger {
 }
 
 // setLevel reads Vault's names of levels; an unknown one is info.
-func setLevel(level *slog.LevelVar, name string) {
+func setLevel(level *slog.LevelVar, name string) { level.Set(levelOf(name)) }
+
+func levelOf(name string) slog.Level {
 	switch strings.ToLower(name) {
 	case "trace", "debug":
-		level.Set(slog.LevelDebug)
+		return slog.LevelDebug
 	case "warn", "warning":
-		level.Set(slog.LevelWarn)
+		return slog.LevelWarn
 	case "error", "err":
-		level.Set(slog.LevelError)
-	default:
-		level.Set(slog.LevelInfo)
+		return slog.LevelError
 	}
+	return slog.LevelInfo
+}
+
+// logFile is the log_file, which is let go of for a new one on SIGHUP, so that
+// logrotate can turn it over.
+type logFile struct {
+	path string
+
+	mu sync.Mutex
+	f  *os.File
+}
+
+// openLog opens the file at path, or one in the directory that path is.
+func openLog(path string) (*logFile, error) {
+	if st, err := os.Stat(path); err == nil && st.IsDir() {
+		path = filepath.Join(path, "leasehold.log")
+	}
+	l := &logFile{path: path}
+	return l, l.Reopen()
+}
+
+// Reopen opens the file at the path anew. On an error the old one stays.
+func (l *logFile) Reopen() error {
+	f, err := os.OpenFile(l.path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("opening log_file: %w", err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	old := l.f
+	l.f = f
+	if old == nil {
+		return nil
+	}
+	return old.Close()
+}
+
+func (l *logFile) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.f.Write(b)
+}
+
+func (l *logFile) Close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.f.Close()
+}
+
+// tee writes to both; a terminal that has gone does not silence the file.
+type tee struct{ a, b io.Writer }
+
+func (t tee) Write(b []byte) (int, error) {
+	_, err1 := t.a.Write(b)
+	_, err2 := t.b.Write(b)
+	return len(b), errors.Join(err1, err2)
 }
 
 type locked struct {

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -66,6 +65,14 @@ func CheckConfig(paths []string) (warnings []string, err error) {
 }
 
 func run(ctx context.Context, version string, a Args) error {
+	// From the first moment on: a signal that nobody expects ends the process.
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	// A limit on the size of files (ulimit -f, LimitFSIZE=) shall be an error
+	// of the write that meets it, which store and audit can answer for.
+	signal.Ignore(syscall.SIGXFSZ)
+
 	load := func() (*config.Config, []config.Warning, error) {
 		conf, warned, err := config.Load(a.Config...)
 		if err != nil {
@@ -87,23 +94,25 @@ func run(ctx context.Context, version string, a Args) error {
 		return err
 	}
 	if a.Dev {
-		cleanup, err := devConfig(conf, &a)
+		unused, cleanup, err := devConfig(conf, &a)
 		if err != nil {
 			return err
 		}
 		defer cleanup()
+		warned = append(warned, unused...)
 	}
 	if err := conf.Check(); err != nil {
 		return err
 	}
 	out := a.Stderr
+	reopen := func() error { return nil }
 	if conf.LogFile != "" {
-		f, err := os.OpenFile(logPath(conf.LogFile), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+		f, err := openLog(conf.LogFile)
 		if err != nil {
-			return fmt.Errorf("opening the log file: %w", err)
+			return err
 		}
 		defer f.Close()
-		out = io.MultiWriter(out, f)
+		out, reopen = tee{out, f}, f.Reopen
 	}
 	level := new(slog.LevelVar)
 	setLevel(level, conf.LogLevel)
@@ -112,15 +121,12 @@ func run(ctx context.Context, version string, a Args) error {
 		log.Warn("configuration: " + w.String())
 	}
 	s, err := New(ctx, Config{
-		Conf: conf, Version: version, Log: log, Level: level,
+		Conf: conf, Version: version, Log: log, Level: level, ReopenLog: reopen,
 		Reload: func() (*config.Config, error) { c, _, err := load(); return c, err },
 	})
 	if err != nil {
 		return err
 	}
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
 	hctx, stop := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
@@ -140,14 +146,6 @@ func run(ctx context.Context, version string, a Args) error {
 	}
 	s.banner(a.Stdout)
 	return s.Run(ctx)
-}
-
-// logPath is the file itself, or one in the directory that was named.
-func logPath(path string) string {
-	if st, err := os.Stat(path); err == nil && st.IsDir() {
-		return filepath.Join(path, "leasehold.log")
-	}
-	return path
 }
 
 // banner says what was started, as Vault's does.

@@ -1,9 +1,12 @@
 package server
 
 import (
+	"fmt"
 	"net"
 	"os"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // notify tells systemd how the service fares (sd_notify(3)). Without a
@@ -22,4 +25,14 @@ func notify(state string) {
 	}
 	defer c.Close()
 	_, _ = c.Write([]byte(state))
+}
+
+// reloading is the state while SIGHUP is followed. Units of Type=notify-reload
+// compare its time with that of their request.
+func reloading() string {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		return "RELOADING=1"
+	}
+	return fmt.Sprintf("RELOADING=1\nMONOTONIC_USEC=%d", now.Nano()/1000)
 }

@@ -7,13 +7,8 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"log/slog"
-	"os"
-	"strconv"
-	"time"
-
-	"golang.org/x/sync/errgroup"
+	"sync/atomic"
 
 	"github.com/leasehold/leasehold/internal/config"
 	"github.com/leasehold/leasehold/internal/core"
@@ -21,7 +16,7 @@ import (
 	"github.com/leasehold/leasehold/internal/engines/cubbyhole"
 	"github.com/leasehold/leasehold/internal/engines/database"
 	"github.com/leasehold/leasehold/internal/engines/kv"
-	"github.com/leasehold/leasehold/internal/httpapi"
+	"github.com/leasehold/leasehold/internal/lane"
 	"github.com/leasehold/leasehold/internal/route"
 	"github.com/leasehold/leasehold/internal/seal"
 	"github.com/leasehold/leasehold/internal/storage"
@@ -29,15 +24,14 @@ import (
 	"github.com/leasehold/leasehold/internal/storage/mem"
 )
 
-// drain is how long a stopping server lets requests finish.
-const drain = 4 * time.Second
-
 // Config is what New needs.
 type Config struct {
 	Conf    *config.Config
 	Version string // ours; "" takes what the build recorded
 	Log     *slog.Logger
 	Level   *slog.LevelVar // of Log; Hup changes it
+	// ReopenLog lets go of the log's file for a new one; nil: there is none.
+	ReopenLog func() error
 	// Reload reads the configuration again for Hup; nil keeps what is.
 	Reload func() (*config.Config, error)
 }
@@ -50,6 +44,7 @@ type Server struct {
 	core      *core.Core
 	metrics   *metrics
 	listeners []*listener
+	requests  atomic.Pointer[slog.Level] // at which answered requests are logged; nil: they are not
 }
 
 // New opens the store, makes the parts and binds the addresses. The server is
@@ -59,6 +54,7 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 		cfg.Version = BuildVersion()
 	}
 	s := &Server{cfg: cfg, conf: cfg.Conf}
+	s.setRequestLevel(cfg.Conf.LogRequestsLevel)
 	wrappers, err := wrappersOf(cfg.Conf.Seal)
 	if err != nil {
 		return nil, err
@@ -81,6 +77,7 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 	s.core = core.New(core.Config{
 		Store: s.store, Engines: engines, Boot: boot, Seal: core.SealConfig{Wrappers: wrappers}, Devices: makeDevice,
 		DefaultTTL: cfg.Conf.DefaultLeaseTTL, MaxTTL: cfg.Conf.MaxLeaseTTL, MaxGap: cfg.Conf.MaxRestartGap, Log: cfg.Log,
+		Lanes: lane.Limits(cfg.Conf.Lanes),
 	})
 	s.addServerEngines(boot, engines)
 	for _, l := range cfg.Conf.Listeners {
@@ -146,52 +143,25 @@ func wrappersOf(conf config.Seal) ([]seal.Wrapper, error) {
 // Core is the heart of the server, for dev mode and tests.
 func (s *Server) Core() *core.Core { return s.core }
 
-// Run opens the server where it can, answers requests until ctx ends, then
-// refuses new ones, lets those inside finish, makes the rest due and closes
-// the store, all within five seconds.
-func (s *Server) Run(ctx context.Context) (err error) {
-	defer func() { err = errors.Join(err, s.store.Close()) }()
-	defer s.closeListeners()
-	if s.conf.PIDFile != "" {
-		if err := os.WriteFile(s.conf.PIDFile, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil {
-			return fmt.Errorf("writing pid_file: %w", err)
-		}
-		defer os.Remove(s.conf.PIDFile)
-	}
-	opened, err := s.core.AutoUnseal(ctx)
-	if err != nil {
-		// Not fatal: people's shares still open it, and health says sealed.
-		s.cfg.Log.Error("the server stays sealed", "error", err)
-	} else if !opened && len(s.conf.Seal.Kind) > 0 && s.conf.Seal.Kind != seal.Shamir {
-		s.cfg.Log.Info("the store is not initialised or was not sealed with this key; run `leasehold operator init`, or unseal with shares once")
-	}
-	notify("READY=1")
-	g, gctx := errgroup.WithContext(ctx)
-	for _, l := range s.listeners {
-		g.Go(func() error { return l.serve(gctx, drain, s.cfg.Log) })
-	}
-	g.Go(func() error {
-		<-gctx.Done()
-		notify("STOPPING=1")
-		s.cfg.Log.Info("stopping")
-		s.core.Stop(drain)
-		return nil
-	})
-	return g.Wait()
-}
-
-// Hup reads certificates and the log level again and makes audit devices open
-// their files anew. What fails is logged, and the old one stays in use.
+// Hup reads certificates and the levels of the log again and makes the log and
+// the audit devices open their files anew. What fails is logged, and the old
+// one stays in use.
 func (s *Server) Hup() {
-	notify("RELOADING=1")
+	notify(reloading())
 	defer notify("READY=1")
+	if s.cfg.ReopenLog != nil {
+		if err := s.cfg.ReopenLog(); err != nil {
+			s.cfg.Log.Error("the old log file stays in use", "error", err)
+		}
+	}
 	s.reloadCertificates()
 	if s.cfg.Reload != nil {
 		conf, err := s.cfg.Reload()
 		if err != nil {
-			s.cfg.Log.Error("the configuration cannot be read; the log level stays", "error", err)
+			s.cfg.Log.Error("the configuration cannot be read; the log levels stay", "error", err)
 		} else {
 			setLevel(s.cfg.Level, conf.LogLevel)
+			s.setRequestLevel(conf.LogRequestsLevel)
 		}
 	}
 	if err := s.core.ReopenAudit(); err != nil {
@@ -209,21 +179,4 @@ func (s *Server) reloadCertificates() {
 			s.cfg.Log.Error("the old certificate stays in use", "listener", l.Address, "error", err)
 		}
 	}
-}
-
-func (s *Server) handler(l config.Listener) *httpapi.Handler {
-	d := l.MaxRequestDuration
-	if d == 0 {
-		d = s.conf.MaxRequestDuration
-	}
-	return httpapi.New(httpapi.Config{
-		Core: metered{s.core, s.metrics}, MaxBody: l.MaxRequestSize, MaxDuration: d,
-		CORS: func() *httpapi.CORS {
-			c := s.core.CORS()
-			if !c.Enabled {
-				return nil
-			}
-			return &httpapi.CORS{Origins: c.Origins, Headers: c.Headers, Credentials: c.Credentials}
-		},
-	})
 }

@@ -127,7 +127,15 @@ type metered struct {
 
 func (c metered) Handle(ctx context.Context, req *core.Request) *core.Response {
 	start := time.Now()
-	resp := c.core.Handle(ctx, req)
+	return c.count(req, c.core.Handle(ctx, req), start)
+}
+
+func (c metered) Refuse(ctx context.Context, req *core.Request, why error) *core.Response {
+	start := time.Now()
+	return c.count(req, c.core.Refuse(ctx, req, why), start)
+}
+
+func (c metered) count(req *core.Request, resp *core.Response, start time.Time) *core.Response {
 	took := time.Since(start)
 	class := classOf(resp.Err)
 	if class == classOK && resp.LeaseID != "" && resp.Data != nil {

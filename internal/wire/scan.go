@@ -2,7 +2,6 @@ package wire
 
 import (
 	"fmt"
-	"strconv"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -33,6 +32,19 @@ func unexpected(b []byte, i int, want string) error {
 // refused, because it could not be answered as JSON.
 func Check(b []byte) error {
 	_, err := only(b)
+	return err
+}
+
+// CheckDepth is Check for a listener that lets values nest less deep; more
+// than MaxDepth is never let in.
+func CheckDepth(b []byte, most int) error {
+	begin := skipSpace(b, 0)
+	end, err := skipValue(b, begin, MaxDepth-min(max(most, 1), MaxDepth))
+	if err == nil {
+		if i := skipSpace(b, end); i < len(b) {
+			err = syntax(i, "unexpected data after the JSON value")
+		}
+	}
 	return err
 }
 
@@ -67,7 +79,7 @@ func skipValue(b []byte, i, depth int) (int, error) {
 		return skipString(b, i)
 	case c == '{' || c == '[':
 		if depth >= MaxDepth {
-			return i, syntax(i, "nested deeper than "+strconv.Itoa(MaxDepth)+" levels")
+			return i, syntax(i, "nested deeper than is allowed")
 		}
 		if c == '{' {
 			return skipObject(b, i, depth+1)

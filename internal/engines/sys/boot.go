@@ -155,6 +155,12 @@ func (b boot) health(ctx context.Context, req *route.Request, in healthIn) (heal
 	if s.Sealed {
 		out.PerfMode, out.DRMode = "unknown", "unknown"
 	}
+	if req.Redact.Version {
+		out.Version, out.Own = "", ""
+	}
+	if req.Redact.ClusterName {
+		out.ClusterName = ""
+	}
 	if s.Fence.Fenced {
 		out.ExpiryFenced, out.ExpiryFenceNext = s.Fence.Reason, NextStep
 	}
@@ -187,17 +193,24 @@ type sealStatusOut struct {
 	StorageType  string `json:"storage_type,omitempty"`
 }
 
-func (b boot) sealStatus(ctx context.Context, _ *route.Request, _ route.None) (sealStatusOut, error) {
+func (b boot) sealStatus(ctx context.Context, req *route.Request, _ route.None) (sealStatusOut, error) {
 	s, err := b.cfg.State.Status(ctx)
 	if err != nil {
 		return sealStatusOut{}, err
 	}
-	return sealStatusOut{
+	out := sealStatusOut{
 		Type: s.SealType, Initialized: s.Initialized, Sealed: s.Sealed, Threshold: s.Threshold, Shares: s.Shares,
 		Progress: s.Progress, Nonce: s.Nonce, Version: b.cfg.Version.API, Own: b.cfg.Version.Own,
 		BuildDate: b.cfg.Version.built(), ClusterName: s.ClusterName, ClusterID: s.ClusterID,
 		RecoverySeal: s.RecoverySeal, StorageType: s.StorageType,
-	}, nil
+	}
+	if req.Redact.Version {
+		out.Version, out.Own, out.BuildDate = "", "", ""
+	}
+	if req.Redact.ClusterName {
+		out.ClusterName = ""
+	}
+	return out, nil
 }
 
 func (v Version) built() string {
@@ -216,7 +229,8 @@ type leaderOut struct {
 	PerfStandbyWAL int64  `json:"performance_standby_last_remote_wal"`
 }
 
-// leader answers what one server alone is: of no cluster.
+// leader answers what one server alone is: of no cluster. There is no address
+// in it that a listener could want left out.
 func (boot) leader(context.Context, *route.Request, route.None) (leaderOut, error) {
 	return leaderOut{}, nil
 }

@@ -43,11 +43,7 @@ type MetricsTally struct {
 }
 
 func (e *Engine) metricRoutes(t *route.Table) {
-	opts := []route.Option{route.InForm(route.Bare), route.Doc("The server's figures.")}
-	if e.cfg.OpenMetrics {
-		opts = append(opts, route.Unauth())
-	}
-	route.Read(t, "metrics", e.metrics, opts...)
+	route.Read(t, "metrics", e.metrics, route.InForm(route.Bare), route.Doc("The server's figures."))
 }
 
 type metricsIn struct {

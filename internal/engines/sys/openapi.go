@@ -109,6 +109,9 @@ func (e *Engine) openAPI(ctx context.Context, req *route.Request, in openAPIIn) 
 		Paths: map[string]apiPath{},
 		Comp:  apiComponents{Schemas: map[string]apiSchema{}},
 	}
+	if req.Redact.Version && req.Caller.Token.IsZero() {
+		doc.Info.Version = ""
+	}
 	tables, err := e.cfg.Tables(ctx, ns)
 	if err != nil {
 		return doc, err

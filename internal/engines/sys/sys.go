@@ -60,8 +60,6 @@ type Config struct {
 	Reload func(subsystem string) error
 
 	Metrics Metrics
-	// OpenMetrics lets metrics be read without a token.
-	OpenMetrics bool
 
 	// Tables are the routes of all mounts, by their paths.
 	Tables   func(ctx context.Context, ns string) (map[string]*route.Table, error)

@@ -1,0 +1,101 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/leasehold/leasehold/internal/seal"
+)
+
+const (
+	// drain is how long a stopping server lets requests finish.
+	drain = 3500 * time.Millisecond
+	// stopWithin is when a stopping server ends whatever still runs. Whatever
+	// that is, the store has been told of it before it began: the next start
+	// finds it, as it would after a kill.
+	stopWithin = 4700 * time.Millisecond
+)
+
+// Run opens the server where it can and answers requests until ctx ends or the
+// store stops. Then it refuses new ones, lets those inside finish, makes the
+// rest due and closes the store, all within five seconds. The process is to
+// end after it.
+func (s *Server) Run(ctx context.Context) error {
+	if s.conf.PIDFile != "" {
+		if err := os.WriteFile(s.conf.PIDFile, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil {
+			s.closeListeners()
+			return errors.Join(fmt.Errorf("writing pid_file: %w", err), s.store.Close())
+		}
+		defer os.Remove(s.conf.PIDFile)
+	}
+	s.unseal(ctx)
+
+	g, gctx := errgroup.WithContext(ctx)
+	for _, l := range s.listeners {
+		g.Go(func() error { return l.serve(gctx, drain, s.cfg.Log) })
+	}
+	g.Go(func() error { return s.watchStore(gctx) })
+	g.Go(func() error {
+		<-gctx.Done()
+		notify("STOPPING=1")
+		s.cfg.Log.Info("stopping")
+		s.core.Stop(drain)
+		return nil
+	})
+	notify("READY=1")
+
+	ended := make(chan error, 1)
+	go func() { // outlived by Run only where it does not end, and then by nothing
+		err := g.Wait()
+		ended <- errors.Join(err, s.store.Close())
+	}()
+	<-gctx.Done()
+	late := time.NewTimer(stopWithin)
+	defer late.Stop()
+	select {
+	case err := <-ended:
+		return err
+	case <-late.C:
+		s.cfg.Log.Warn("not everything has stopped in time; the next start goes on with it")
+		if ctx.Err() == nil {
+			return context.Cause(gctx)
+		}
+		return nil
+	}
+}
+
+// unseal opens the server where it has a key of its own.
+func (s *Server) unseal(ctx context.Context) {
+	opened, err := s.core.AutoUnseal(ctx)
+	switch {
+	case err != nil:
+		// Not fatal: people's shares still open it, and health says sealed.
+		s.cfg.Log.Error("the server stays sealed", "error", err)
+	case !opened && s.conf.Seal.Kind != seal.Shamir:
+		s.cfg.Log.Info("the store is not initialised or was not sealed with this key; run `leasehold operator init`, or unseal with shares once")
+	}
+}
+
+// watchStore waits for a store that can stop for good, as one on a disk does
+// when a write failed whose fate nobody knows.
+func (s *Server) watchStore(ctx context.Context) error {
+	store, ok := s.store.(interface{ Stopped() <-chan struct{} })
+	if !ok {
+		return nil
+	}
+	select {
+	case <-store.Stopped():
+		return errStoreStopped
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+var errStoreStopped = errors.New("the store has stopped, because its disk failed a write; the log says which. " +
+	"Nothing that was answered is lost: see to the disk and start the server again")
