@@ -87,7 +87,7 @@ func (u *unsealed) startClock(ctx context.Context) error {
 		case gap < -clockStep:
 			reason = fmt.Sprintf("the clock says %s, but this store has seen %s", now.UTC().Format(time.RFC3339), row.Seen.UTC().Format(time.RFC3339))
 		case u.core.cfg.MaxGap > 0 && gap > u.core.cfg.MaxGap:
-			reason = fmt.Sprintf("the store was last used %s ago: it may be an old copy", gap.Round(time.Hour))
+			reason = fmt.Sprintf("the store was last used %s ago: it may be an old copy", gap.Round(time.Second))
 		}
 		if reason != "" && fenced == nil {
 			fenced = &fenceRow{V: 1, Reason: reason, Since: now}

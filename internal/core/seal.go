@@ -153,8 +153,11 @@ func (c *Core) openWith(ctx context.Context, conf *seal.Config, root []byte) err
 	if !changed {
 		return nil
 	}
-	_, err := c.cfg.Store.Update(ctx, conf.Put)
-	return err
+	if _, err := c.cfg.Store.Update(ctx, conf.Put); err != nil {
+		return err
+	}
+	c.log.Info("the root key was wrapped anew with the seal's key in the configuration")
+	return nil
 }
 
 // AutoUnseal opens the server with a key of its own, where it has one and the

@@ -31,7 +31,7 @@ type fenceOut struct {
 }
 
 // NextStep is what an operator does about a fence.
-const NextStep = "check the clock and the store's age, then confirm: leasehold write sys/leases/fence confirm=true"
+const NextStep = "check the clock and the store's age, then confirm: leasehold operator fence lift"
 
 func (e *Engine) readFence(ctx context.Context, _ *route.Request, _ route.None) (fenceOut, error) {
 	f, err := e.cfg.Fence.Read(ctx)
