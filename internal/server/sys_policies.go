@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"net/netip"
+	"slices"
 
 	"github.com/leasehold/leasehold/internal/core"
 	"github.com/leasehold/leasehold/internal/engines/sys"
@@ -30,7 +31,12 @@ func (p policyStore) Read(ctx context.Context, ns, name string) (text string, ok
 }
 
 func (p policyStore) Names(ctx context.Context, ns string) ([]string, error) {
-	return p.c.PolicyNames(ctx, p.kind, ns)
+	names, err := p.c.PolicyNames(ctx, p.kind, ns)
+	if p.kind == core.ACLPolicy {
+		// Those for the server's own use are no choice for anybody.
+		names = slices.DeleteFunc(names, func(name string) bool { return !policy.Assignable(name) })
+	}
+	return names, err
 }
 
 func (p policyStore) Write(ctx context.Context, ns, name, text string) error {

@@ -356,6 +356,9 @@ func (e *Engine) uiMounts(ctx context.Context, req *route.Request, _ route.None)
 // the mount's path and version. Whoever may use anything of the mount may ask.
 func (e *Engine) uiMount(ctx context.Context, req *route.Request, in pathIn) (mountOut, error) {
 	denied := errs.New(errs.Denied, "preflight capability check returned 403, please ensure client's policies grant access to path %q", withSlash(in.Path))
+	if req.Caller.Token.IsZero() {
+		return mountOut{}, errs.New(errs.Denied, "permission denied")
+	}
 	rights, err := e.cfg.Access.Of(ctx, req.Caller.Token, req.Remote)
 	if err != nil {
 		return mountOut{}, err

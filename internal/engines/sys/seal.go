@@ -36,8 +36,13 @@ type Rotation struct {
 	MaxOperations int64
 }
 
-// minInterval keeps a typing mistake from filling the keyring.
-const minInterval = 24 * time.Hour
+// What keeps a typing mistake from filling the keyring, or from never adding
+// to it. The numbers are Vault's.
+const (
+	minInterval   = 24 * time.Hour
+	minOperations = 1_000_000
+	maxOperations = 3_865_470_566
+)
 
 func (e *Engine) sealRoutes(t *route.Table) {
 	top := route.InForm(route.TopLevel)
@@ -100,7 +105,12 @@ func (e *Engine) setRotation(ctx context.Context, _ *route.Request, in rotationI
 		return route.None{}, err
 	}
 	in.Enabled.Apply(&r.Enabled)
-	in.MaxOperations.Apply(&r.MaxOperations)
+	if n, ok := in.MaxOperations.Get(); ok {
+		if n < minOperations || n > maxOperations {
+			return route.None{}, errs.New(errs.Invalid, "max_operations must be between %d and %d", minOperations, maxOperations)
+		}
+		r.MaxOperations = n
+	}
 	if d, ok := in.Interval.Get(); ok {
 		if r.Interval = d.Duration(); r.Interval > 0 && r.Interval < minInterval {
 			return route.None{}, errs.New(errs.Invalid, "interval must be at least %s", minInterval)
