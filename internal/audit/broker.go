@@ -27,8 +27,8 @@ type Broker struct {
 	mu  sync.Mutex // serialises changes of set
 	set atomic.Pointer[deviceSet]
 
-	refused atomic.Uint64
 	written atomic.Uint64
+	refused struct{ requests, responses, events atomic.Uint64 }
 }
 
 // deviceSet is never changed once it is in use.
@@ -127,13 +127,13 @@ func (b *Broker) Hash(path, input string) (string, error) {
 // Request writes a request's record. After an error, of kind Unavailable, the
 // request must not be carried out.
 func (b *Broker) Request(ctx context.Context, e *Entry) error {
-	return b.write(ctx, func(enc *encoder) { enc.record("request", e) })
+	return b.write(ctx, &b.refused.requests, func(enc *encoder) { enc.record("request", e) })
 }
 
 // Response writes the record of an answer. After an error, of kind
 // Unavailable, the answer must not be sent.
 func (b *Broker) Response(ctx context.Context, e *Entry) error {
-	return b.write(ctx, func(enc *encoder) { enc.record("response", e) })
+	return b.write(ctx, &b.refused.responses, func(enc *encoder) { enc.record("response", e) })
 }
 
 // Deliver writes event records, in order. Unlike requests, which nobody wants
@@ -143,14 +143,15 @@ func (b *Broker) Deliver(ctx context.Context, events []Stored) error {
 	if !b.Enabled() {
 		return errs.New(errs.Unavailable, "no audit device is enabled")
 	}
-	return b.write(ctx, func(enc *encoder) {
+	return b.write(ctx, &b.refused.events, func(enc *encoder) {
 		for i := range events {
 			enc.event(&events[i])
 		}
 	})
 }
 
-func (b *Broker) write(ctx context.Context, encode func(*encoder)) error {
+// write counts the record as written, or in refused.
+func (b *Broker) write(ctx context.Context, refused *atomic.Uint64, encode func(*encoder)) error {
 	for {
 		set := b.set.Load()
 		if len(set.groups) == 0 {
@@ -166,7 +167,7 @@ func (b *Broker) write(ctx context.Context, encode func(*encoder)) error {
 			// closed: what counts is who is enabled now.
 			continue
 		}
-		b.refused.Add(1)
+		refused.Add(1)
 		return errs.Wrap(errs.Unavailable, err, "no audit device could record this request, so it is not answered; "+
 			"the server's log says what is wrong with the device, and requests work again as soon as it does")
 	}
@@ -219,7 +220,10 @@ func (b *Broker) rose(ctx context.Context, m *member) {
 type Stats struct {
 	Written uint64 // records that at least one device took
 	Refused uint64 // records that none took
-	Devices []DeviceStats
+	// Of the refused: requests that were not carried out, and answers that
+	// were not given.
+	RefusedRequests, RefusedResponses uint64
+	Devices                           []DeviceStats
 }
 
 // DeviceStats tell how one device fares.
@@ -232,7 +236,8 @@ type DeviceStats struct {
 // Stats gives the figures for metrics, devices in order of their paths.
 func (b *Broker) Stats() Stats {
 	set := b.set.Load()
-	s := Stats{Written: b.written.Load(), Refused: b.refused.Load()}
+	s := Stats{Written: b.written.Load(), RefusedRequests: b.refused.requests.Load(), RefusedResponses: b.refused.responses.Load()}
+	s.Refused = s.RefusedRequests + s.RefusedResponses + b.refused.events.Load()
 	for _, path := range slices.Sorted(maps.Keys(set.byPath)) {
 		m := set.byPath[path]
 		s.Devices = append(s.Devices, DeviceStats{Path: path, Sick: m.sick.Load(), Failed: m.failed.Load()})

@@ -55,10 +55,10 @@ func (p *Page) Gauge(name, help string, v float64, labels ...Label) {
 	p.add(name, help, Gauge, Sample{Labels: labels, Value: v})
 }
 
-// Counter adds how often something has happened. Its name ends in _total,
-// unless it is Vault's.
-func (p *Page) Counter(name, help string, n uint64, labels ...Label) {
-	p.add(name, help, Counter, Sample{Labels: labels, Value: float64(n)})
+// Counter adds what only grows: how often something has happened, say. Its
+// name ends in _total, unless it is Vault's.
+func (p *Page) Counter(name, help string, n float64, labels ...Label) {
+	p.add(name, help, Counter, Sample{Labels: labels, Value: n})
 }
 
 // Summary adds how often something has happened and what it came to.

@@ -18,8 +18,8 @@ import (
 // settings in force.
 func (s *Server) handler(l config.Listener) *httpapi.Handler {
 	conf := httpapi.Config{
-		Core: metered{s.core, s.metrics}, MaxBody: l.MaxRequestSize, MaxDuration: l.MaxRequestDuration, MaxDepth: l.MaxJSONDepth,
-		CORS: s.crossOrigin, Headers: s.headers(l), RequireHeader: l.RequireRequestHeader, Done: s.logRequest,
+		Core: s.core, MaxBody: l.MaxRequestSize, MaxDuration: l.MaxRequestDuration, MaxDepth: l.MaxJSONDepth,
+		CORS: s.crossOrigin, Headers: s.headers(l), RequireHeader: l.RequireRequestHeader, Done: s.answered,
 		Redact: route.Redact{Addresses: l.RedactAddresses, ClusterName: l.RedactClusterName, Version: l.RedactVersion},
 	}
 	if conf.MaxDuration == 0 {
@@ -69,6 +69,12 @@ func (s *Server) headers(l config.Listener) (all []httpapi.StatusHeaders) {
 		all = append(all, one)
 	}
 	return all
+}
+
+// answered counts a request and logs it. It is on the path of each.
+func (s *Server) answered(req *core.Request, status int, took time.Duration) {
+	s.metrics.count(req.Op, status, took)
+	s.logRequest(req, status, took)
 }
 
 // logRequest writes the line of an answered request, where log_requests_level

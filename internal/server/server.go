@@ -27,9 +27,9 @@ import (
 // Config is what New needs.
 type Config struct {
 	Conf    *config.Config
-	Version string // ours; "" takes what the build recorded
-	Log     *slog.Logger
-	Level   *slog.LevelVar // of Log; Hup changes it
+	Version string         // ours; "" takes what the build recorded
+	Log     *slog.Logger   // nil: nothing is logged
+	Level   *slog.LevelVar // of Log; Hup changes it. Nil: of none
 	// ReopenLog lets go of the log's file for a new one; nil: there is none.
 	ReopenLog func() error
 	// Reload reads the configuration again for Hup; nil keeps what is.
@@ -42,7 +42,7 @@ type Server struct {
 	conf      *config.Config
 	store     storage.Backend
 	core      *core.Core
-	metrics   *metrics
+	metrics   *figures
 	listeners []*listener
 	requests  atomic.Pointer[slog.Level] // at which answered requests are logged; nil: they are not
 }
@@ -52,6 +52,12 @@ type Server struct {
 func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 	if cfg.Version == "" {
 		cfg.Version = BuildVersion()
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Level == nil {
+		cfg.Level = new(slog.LevelVar)
 	}
 	s := &Server{cfg: cfg, conf: cfg.Conf}
 	s.setRequestLevel(cfg.Conf.LogRequestsLevel)

@@ -23,7 +23,7 @@ func (s *Server) addServerEngines(boot *route.Table, engines map[string]engine.F
 	if s.conf.RawStorageEndpoint {
 		raw = s.core.Store
 	}
-	s.metrics = newMetrics(s)
+	s.metrics = newFigures(s)
 	c := s.core
 	engines["auth/token"] = tokenMethod(c)
 	ls := leases{c}

@@ -3,7 +3,6 @@ package sys
 import (
 	"context"
 	"strings"
-	"time"
 
 	"github.com/leasehold/leasehold/internal/errs"
 	"github.com/leasehold/leasehold/internal/route"
@@ -17,9 +16,9 @@ type Metrics interface {
 	Summary(ctx context.Context) (MetricsSummary, error)
 }
 
-// MetricsSummary is the answer of sys/metrics without a format.
+// MetricsSummary is the answer of sys/metrics without a format: Vault's own.
 type MetricsSummary struct {
-	Timestamp time.Time      `json:"Timestamp"`
+	Timestamp string         `json:"Timestamp"`
 	Gauges    []MetricsGauge `json:"Gauges"`
 	Points    []MetricsGauge `json:"Points"`
 	Counters  []MetricsTally `json:"Counters"`
