@@ -57,8 +57,6 @@ var levels = map[string][]string{
 	"internal/wire":            base, // it encodes secrets and gives its errors a kind
 
 	"internal/metrics": nil,
-
-	"internal/metrics": nil,
 	"internal/secret":  nil,
 	"internal/errs":    nil,
 	"api":              nil, // and nothing outside the standard library
