@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -65,6 +66,13 @@ func (s *Store) submit(r *request) error {
 	if len(s.pending) == 1 {
 		s.notify()
 	}
+	if s.wanted > 0 && len(s.pending) >= s.wanted {
+		s.wanted = 0
+		select {
+		case s.gathered <- struct{}{}:
+		default:
+		}
+	}
 	return nil
 }
 
@@ -90,6 +98,7 @@ type committer struct {
 	changes []storage.Change
 	key     []byte
 	values  []byte // read from base
+	timer   *time.Timer
 }
 
 type row struct {
@@ -105,7 +114,8 @@ func (s *Store) commitLoop() {
 		}
 		close(s.done)
 	}()
-	c := &committer{s: s, index: map[string]int{}, batch: s.db.NewBatch()}
+	c := &committer{s: s, index: map[string]int{}, batch: s.db.NewBatch(), timer: time.NewTimer(time.Hour)}
+	defer c.timer.Stop()
 	var work []*request
 	for range s.wake {
 		for {
@@ -128,11 +138,48 @@ func (s *Store) commitLoop() {
 				}
 				rest = rest[n:]
 			}
+			n := len(work)
 			clear(work)
-			// Those who were answered may have more to write: let them queue
-			// up first, so that they share the next sync.
-			runtime.Gosched()
+			c.gather(n)
 		}
+	}
+}
+
+// Writers who were answered together mostly have more to write: a moment's
+// wait lets them share the next sync, which costs the processor more than the
+// wait costs them. Few writers are not waited for.
+const (
+	gatherFrom = 4
+	gatherMost = 250 * time.Microsecond
+)
+
+// gather waits until as many as in the group before are pending, or a moment.
+func (c *committer) gather(last int) {
+	if last < gatherFrom {
+		runtime.Gosched() // those who are ready to run may queue up
+		return
+	}
+	s := c.s
+	s.mu.Lock()
+	wait := len(s.pending) < last && !s.closing
+	if wait {
+		s.wanted = last
+	}
+	s.mu.Unlock()
+	if !wait {
+		return
+	}
+	c.timer.Reset(gatherMost)
+	select {
+	case <-s.gathered:
+	case <-c.timer.C:
+	}
+	s.mu.Lock()
+	s.wanted = 0
+	s.mu.Unlock()
+	select { // a word that came with the timer is not for the next time
+	case <-s.gathered:
+	default:
 	}
 }
 

@@ -86,7 +86,10 @@ type Store struct {
 
 	mu      sync.Mutex // guards what follows
 	pending []*request
+	wanted  int // the committer waits for so many to be pending; 0: it does not
 	closing bool
+
+	gathered chan struct{} // there are as many as wanted
 
 	wake      chan struct{} // there is something pending, or closing is set
 	done      chan struct{} // the committer has returned
@@ -121,11 +124,12 @@ func open(opts Options, steps []migration) (_ *Store, err error) {
 		opts.FS = vfs.Default
 	}
 	s := &Store{
-		opts:    opts,
-		rows:    newRowCache(),
-		wake:    make(chan struct{}, 1),
-		done:    make(chan struct{}),
-		failure: failure{stopped: make(chan struct{}), log: opts.Log},
+		opts:     opts,
+		rows:     newRowCache(),
+		wake:     make(chan struct{}, 1),
+		gathered: make(chan struct{}, 1),
+		done:     make(chan struct{}),
+		failure:  failure{stopped: make(chan struct{}), log: opts.Log},
 	}
 	if s.lock, err = lockDir(opts.FS, opts.Path); err != nil {
 		return nil, err
