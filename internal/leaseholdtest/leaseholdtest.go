@@ -296,6 +296,16 @@ func (e *StatusError) Error() string {
 // PID of the server process.
 func (s *Server) PID() int { return s.cmd.Process.Pid }
 
+// Signal sends the process a signal.
+func (s *Server) Signal(sig os.Signal) error { return s.cmd.Process.Signal(sig) }
+
+// Ended is closed when the process has ended; ExitCode is then its code, -1
+// after a signal.
+func (s *Server) Ended() <-chan struct{} { return s.done }
+
+// ExitCode of the process that has ended.
+func (s *Server) ExitCode() int { return s.cmd.ProcessState.ExitCode() }
+
 // Kill is kill -9, and waits until the process is gone.
 func (s *Server) Kill() {
 	_ = s.cmd.Process.Kill()

@@ -78,7 +78,11 @@ func (s *Server) unseal(ctx context.Context) {
 		// Not fatal: people's shares still open it, and health says sealed.
 		s.cfg.Log.Error("the server stays sealed", "error", err)
 	case !opened && s.conf.Seal.Kind != seal.Shamir:
-		s.cfg.Log.Info("the store is not initialised or was not sealed with this key; run `leasehold operator init`, or unseal with shares once")
+		if is, _, err := s.core.Health(ctx); err == nil && !is {
+			s.cfg.Log.Info("the store is new: run `leasehold operator init`")
+			return
+		}
+		s.cfg.Log.Warn("the server stays sealed: its store was not sealed with this seal's key yet; unseal it with shares once")
 	}
 }
 
