@@ -2,6 +2,7 @@ package core_test
 
 import (
 	"context"
+	"maps"
 	"os"
 	"strings"
 	"testing"
@@ -36,13 +37,20 @@ type rig struct {
 
 func open(t *testing.T, db storage.Backend) *rig {
 	t.Helper()
+	return openWith(t, db, nil)
+}
+
+// openWith makes a core with more engines.
+func openWith(t *testing.T, db storage.Backend, more map[string]engine.Factory) *rig {
+	t.Helper()
 	nothing := func(context.Context, engine.Env) (engine.Engine, error) { return none{}, nil }
+	engines := map[string]engine.Factory{
+		"secret/kv": kv.New, "secret/cubbyhole": cubbyhole.New,
+		"secret/system": nothing, "secret/identity": nothing, "auth/token": nothing,
+	}
+	maps.Copy(engines, more)
 	c := core.New(core.Config{
-		Store: db,
-		Engines: map[string]engine.Factory{
-			"secret/kv": kv.New, "secret/cubbyhole": cubbyhole.New,
-			"secret/system": nothing, "secret/identity": nothing, "auth/token": nothing,
-		},
+		Store: db, Engines: engines,
 		Devices: func(typ string, options map[string]string, salt secret.String) (core.MadeDevice, error) {
 			m, err := devices.New(typ, options, salt)
 			return core.MadeDevice{Device: m.Device, Format: m.Format}, err

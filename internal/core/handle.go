@@ -34,6 +34,7 @@ type exchange struct {
 
 	entry *audit.Entry // nil while no device is enabled
 	resp  Response
+	link  link // among the requests inside
 }
 
 // Handle answers one request. It is the path of every request there is.
@@ -63,7 +64,8 @@ func (u *unsealed) handle(ctx context.Context, x *exchange) *Response {
 		return &Response{Err: u.core.notOpen(ctx)}
 	}
 	defer u.leave()
-	defer u.core.inflight.track(x.req)()
+	u.core.inflight.enter(&x.link, x.req)
+	defer x.link.leave()
 
 	err := x.serve(ctx)
 	if x.lastUse {

@@ -16,8 +16,9 @@ import (
 // one goroutine and does not outlive the answer.
 type Request struct {
 	ID     string
-	Op     wire.Op // OpUpdate for POST and PUT; OpHelp for ?help=1
-	Method string  // as it was sent, for logs
+	Begun  time.Time // when it came; zero is now
+	Op     wire.Op   // OpUpdate for POST and PUT; OpHelp for ?help=1
+	Method string    // as it was sent, for logs
 	// Path is canonical and without /v1/: decoded once, without "..", empty
 	// segments or control bytes. Of a LIST it is empty or ends in "/".
 	// Policy, routes, audit and store all use this text.

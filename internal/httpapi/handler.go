@@ -111,13 +111,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, clean, http.StatusTemporaryRedirect)
 		return
 	}
-	var begun time.Time
-	if h.cfg.Done != nil {
-		begun = time.Now()
-	}
-	ctx := newDeadline(r.Context(), h.cfg.MaxDuration)
+	begun := time.Now()
+	ctx := newDeadline(r.Context(), begun.Add(h.cfg.MaxDuration))
 	defer ctx.release()
 	req, err := h.parse(w, r)
+	req.Begun = begun
 	var resp *core.Response
 	if err == nil {
 		resp = h.cfg.Core.Handle(ctx, req)
