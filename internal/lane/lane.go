@@ -79,15 +79,43 @@ func ParseKey(key string) (w Work, err error) {
 	return Work{Key: key, Target: target, Due: time.Unix(0, n), Kind: kind, ID: id}, nil
 }
 
-// Later is the time under which work for target may be written, at or after
-// want: never below the lane's low-water mark, which the transaction reads so
-// that the lane cannot move it past work that is being written.
-func Later(tx storage.Reader, target string, want time.Time) (time.Time, error) {
-	_, bound, err := readMark(tx, target)
-	if err == nil && bound.After(want) {
-		want = bound
+// Later is the time under which work for target is written that is wanted at a
+// time: that, or the lane's low-water mark where that is later. The transaction
+// reads the mark, so that the lane cannot move it past work that is being
+// written. now is the writer's clock.
+//
+// A mark well ahead of the clock says that the clock was set back. Work that is
+// due now must not wait until it has caught up, so the mark goes back with it;
+// a lane that was about to move it sees that and does not.
+func Later(tx storage.Tx, target string, want, now time.Time) (time.Time, error) {
+	m, err := readMark(tx, target)
+	if err != nil {
+		return want, err
 	}
-	return want, err
+	if m.bound.Sub(now) > clockSlip {
+		m.bound, m.start = now, earlier(m.start, now)
+		if err := tx.Put(MarkPrefix+target, m.encode()); err != nil {
+			return want, err
+		}
+	}
+	if m.bound.After(want) {
+		want = m.bound
+	}
+	return earlier(want, lastTime), nil
+}
+
+// clockSlip is how far a mark may be ahead of a writer's clock without
+// meaning anything: the clocks of two processes differ a little.
+const clockSlip = 5 * time.Second
+
+// lastTime is the last time that a key can hold.
+var lastTime = time.Unix(0, 1<<63-1)
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // connFault marks errors of reaching a target, as opposed to its refusing one

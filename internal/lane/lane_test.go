@@ -76,7 +76,7 @@ func (w *worker) add(t *testing.T, target, id string, wait time.Duration) time.T
 	t.Helper()
 	var at time.Time
 	_, err := w.db.Update(context.Background(), func(tx storage.Tx) (err error) {
-		if at, err = lane.Later(tx, target, time.Now().Add(wait)); err != nil {
+		if at, err = lane.Later(tx, target, time.Now().Add(wait), time.Now()); err != nil {
 			return err
 		}
 		return tx.Put(lane.Key(target, at, "w", id), nil)

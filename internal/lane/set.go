@@ -95,7 +95,7 @@ func (s *Set) Run(ctx context.Context) error {
 	s.mu.Unlock()
 
 	watchErr := make(chan error, 1)
-	s.wg.Go(func() { watchErr <- s.watch(ctx) })
+	s.wg.Go(func() { watchErr <- s.keepWatching(ctx) })
 	err := s.loop(ctx, watchErr)
 	s.mu.Lock()
 	s.running = false
@@ -107,38 +107,55 @@ func (s *Set) Run(ctx context.Context) error {
 	return err
 }
 
-// watch hears of every due key that is written, by whichever process, and
-// fills the queue anew when it may have missed one.
-func (s *Set) watch(ctx context.Context) error {
+// keepWatching watches until ctx ends or the store has. A store that fails for
+// a moment must not end expiry for good.
+func (s *Set) keepWatching(ctx context.Context) error {
 	for {
-		var from storage.Revision
-		if err := s.cfg.Store.View(ctx, func(v storage.View) error { from = v.Revision(); return nil }); err != nil {
+		err := s.watch(ctx)
+		switch {
+		case ctx.Err() != nil, errors.Is(err, storage.ErrClosed), errors.Is(err, storage.ErrStopped):
 			return err
+		case errors.Is(err, storage.ErrLost):
+			continue
 		}
-		filled := false
-		err := s.cfg.Store.Watch(ctx, from, func(changes []storage.Change) error {
-			if !filled {
-				// Running from here on: whatever is written after this
-				// call's revision is heard, so what the fill does not see
-				// comes by itself.
-				filled = true
-				if err := s.fill(ctx); err != nil {
-					return err
-				}
-			}
-			for _, c := range changes {
-				if strings.HasPrefix(c.Key, DuePrefix) {
-					if w, err := ParseKey(c.Key); err == nil {
-						s.at(w.Target, w.Due)
-					}
-				}
-			}
-			return nil
-		})
-		if !errors.Is(err, storage.ErrLost) {
-			return err
+		s.cfg.Log.Error("watching due work; it is tried again", "error", err)
+		timer := time.NewTimer(retryAfter)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
 		}
 	}
+}
+
+// watch hears of every due key that is written, by whichever process, and
+// fills the queue at its beginning.
+func (s *Set) watch(ctx context.Context) error {
+	var from storage.Revision
+	if err := s.cfg.Store.View(ctx, func(v storage.View) error { from = v.Revision(); return nil }); err != nil {
+		return err
+	}
+	filled := false
+	return s.cfg.Store.Watch(ctx, from, func(changes []storage.Change) error {
+		if !filled {
+			// Running from here on: whatever is written after this
+			// call's revision is heard, so what the fill does not see
+			// comes by itself.
+			filled = true
+			if err := s.fill(ctx); err != nil {
+				return err
+			}
+		}
+		for _, c := range changes {
+			if strings.HasPrefix(c.Key, DuePrefix) {
+				if w, err := ParseKey(c.Key); err == nil {
+					s.at(w.Target, w.Due)
+				}
+			}
+		}
+		return nil
+	})
 }
 
 // fill makes one entry per target by one seek per target.
@@ -146,19 +163,17 @@ func (s *Set) fill(ctx context.Context) error {
 	return s.cfg.Store.View(ctx, func(v storage.View) error {
 		from, end := DuePrefix, storage.PrefixEnd(DuePrefix)
 		for {
-			var first Work
-			var perr error
-			found := false
-			err := v.Scan(from, end, 1, func(key string, _ []byte) bool {
-				found = true
-				first, perr = ParseKey(key)
+			var first *Work
+			err := storage.ScanEach(v, from, end, 0, func(key string, _ []byte, _ error) bool {
+				w, err := ParseKey(key)
+				if err != nil {
+					return true // the lane says so when it comes by
+				}
+				first = &w
 				return false
 			})
-			if err != nil || !found {
+			if err != nil || first == nil {
 				return err
-			}
-			if perr != nil {
-				return perr
 			}
 			s.at(first.Target, first.Due)
 			from = storage.PrefixEnd(DuePrefix + first.Target + "/")
@@ -170,7 +185,11 @@ func (s *Set) fill(ctx context.Context) error {
 func (s *Set) at(target string, due time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if l := s.lanes[target]; l != nil && l.working {
+	l := s.lanes[target]
+	if l != nil && (l.heard.IsZero() || due.Before(l.heard)) {
+		l.heard = due
+	}
+	if l != nil && l.working {
 		l.poke()
 		return
 	}
@@ -308,10 +327,12 @@ func (s *Set) All() []Status {
 	return out
 }
 
-// Resume makes every lane look at all of its range again: the fence was lifted.
+// Resume makes every lane look at all of its range again, and the schedule at
+// the clock: the fence was lifted, or the clock was moved.
 func (s *Set) Resume() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.poke()
 	for _, l := range s.lanes {
 		l.rewind = true
 		l.poke()

@@ -2,7 +2,7 @@ package lane
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"strconv"
 	"strings"
 	"sync"
@@ -22,6 +22,7 @@ type lane struct {
 	pinned   bool          // an engine has set limits: keep it while idle
 	working  bool          // work is running
 	rewind   bool          // read the whole range again
+	heard    time.Time     // the earliest work written since the last page; zero: none
 	creating int
 	ending   int
 	breaker  breaker
@@ -31,7 +32,7 @@ type lane struct {
 	// ---
 	inFlight map[string]bool      // keys handed to a handler
 	cooling  map[string]time.Time // keys that a handler left: not again before
-	cursor   string               // last key handed out, while work is held
+	cursor   string               // where to read on, while work is held
 	moved    time.Time            // when the low-water mark was last moved
 	did      bool                 // something was finished since then
 }
@@ -91,8 +92,14 @@ func (l *lane) work(ctx context.Context) {
 		l.set.mu.Lock()
 		lim, now := l.limits, l.set.cfg.Now()
 		if l.rewind {
-			l.rewind, l.cursor = false, ""
+			l.cursor = ""
 		}
+		// A key can be written a moment after its time, or much later: an
+		// operator revokes what the clock says is older.
+		if at := DuePrefix + l.target + "/" + stamp(l.heard); !l.heard.IsZero() && at < l.cursor {
+			l.cursor = at
+		}
+		l.rewind, l.heard = false, time.Time{}
 		open, trying, until := l.breaker.open(now), l.breaker.trying(), l.breaker.until
 		l.set.mu.Unlock()
 		workers, batch := lim.Revoke, lim.Batch
@@ -199,27 +206,23 @@ func (l *lane) page(ctx context.Context, now time.Time, limit int) (items []Work
 	}
 	held := l.set.cfg.Held != nil && l.set.cfg.Held()
 	prefix := DuePrefix + l.target + "/"
-	move, newStart := false, time.Time{}
-	err = l.set.cfg.Store.View(ctx, func(v storage.View) error {
-		start, bound, err := readMark(v, l.target)
-		if err != nil {
+	move := false
+	var mark mark
+	var first time.Time
+	err = l.set.cfg.Store.View(ctx, func(v storage.View) (err error) {
+		if mark, err = readMark(v, l.target); err != nil {
 			return err
 		}
-		from := prefix + stamp(start)
-		if held && l.cursor != "" {
-			// What is held stays due. Read past it, but look again at the
-			// last seconds: a key can be written a moment after its time.
-			if back := prefix + stamp(l.cursorTime().Add(-5*time.Second)); back > from {
-				from = back
-			}
+		from := prefix + stamp(mark.start)
+		if held && l.cursor > from {
+			from = l.cursor // what is held stays due: read past it
 		}
-		var perr error
-		first := time.Time{}
-		err = v.Scan(from, storage.PrefixEnd(prefix), 0, func(key string, _ []byte) bool {
-			w, err := ParseKey(key)
-			if err != nil {
-				perr = err
-				return false
+		err = storage.ScanEach(v, from, storage.PrefixEnd(prefix), 0, func(key string, _ []byte, _ error) bool {
+			w, perr := ParseKey(key)
+			if perr != nil {
+				// Not ours to understand; it stands in nobody's way.
+				l.set.cfg.Log.Error("a due key cannot be read; it is passed over", "key", key, "error", perr)
+				return true
 			}
 			if first.IsZero() {
 				first = w.Due
@@ -239,20 +242,11 @@ func (l *lane) page(ctx context.Context, now time.Time, limit int) (items []Work
 			}
 			return true
 		})
-		if err == nil {
-			err = perr
-		}
-		if err == nil && !held && now.Sub(l.moved) >= time.Second && (l.did || bound.IsZero()) {
-			if first.IsZero() || first.After(bound) {
-				first = bound
-			}
-			move = true
-			newStart = first
-		}
+		move = err == nil && !held && now.Sub(l.moved) >= time.Second && (l.did || mark.bound.IsZero())
 		return err
 	})
 	if move {
-		l.moveMark(ctx, newStart, now)
+		l.moveMark(ctx, mark, first, now)
 	}
 	if held && len(items) > 0 {
 		l.cursor = items[len(items)-1].Key
@@ -260,36 +254,57 @@ func (l *lane) page(ctx context.Context, now time.Time, limit int) (items []Work
 	return items, next, err
 }
 
-func (l *lane) cursorTime() time.Time {
-	w, _ := ParseKey(l.cursor)
-	return w.Due
-}
-
-// The low-water mark is two times. Nothing is due before start: scans begin
-// there. Nobody writes work before bound. Start follows the bound of an
+// mark is the low-water mark: two times. Nothing is due before start: scans
+// begin there. Nobody writes work before bound. Start follows the bound of an
 // earlier move once a snapshot taken after that move shows nothing below it,
 // so no key that was written meanwhile is ever skipped.
-func readMark(r storage.Reader, target string) (start, bound time.Time, err error) {
-	v, err := r.Get(MarkPrefix + target)
-	if err != nil || v == nil {
-		return time.Unix(0, 0), time.Time{}, err
-	}
-	b, s, ok := strings.Cut(string(v), " ")
-	bn, err1 := strconv.ParseInt(b, 16, 64)
-	sn, err2 := strconv.ParseInt(s, 16, 64)
-	if !ok || err1 != nil || err2 != nil {
-		return start, bound, fmt.Errorf("lane: the low-water mark of %s is unreadable", target)
-	}
-	return time.Unix(0, sn), time.Unix(0, bn), nil
+type mark struct {
+	start, bound time.Time
+	raw          string // as it was read
 }
 
-func (l *lane) moveMark(ctx context.Context, start, now time.Time) {
+func (m mark) encode() []byte { return []byte(stamp(m.bound) + " " + stamp(m.start)) }
+
+// readMark reads a target's mark. One that is damaged counts as none: scans
+// then begin at the beginning, which is only slower.
+func readMark(r storage.Reader, target string) (mark, error) {
+	m := mark{start: time.Unix(0, 0)}
+	v, err := r.Get(MarkPrefix + target)
+	if bad := (*storage.CorruptError)(nil); errors.As(err, &bad) {
+		return m, nil
+	}
+	if err != nil || v == nil {
+		return m, err
+	}
+	m.raw = string(v)
+	b, s, ok := strings.Cut(m.raw, " ")
+	bn, err1 := strconv.ParseInt(b, 16, 64)
+	sn, err2 := strconv.ParseInt(s, 16, 64)
+	if ok && err1 == nil && err2 == nil {
+		m.start, m.bound = time.Unix(0, sn), time.Unix(0, bn)
+	}
+	return m, nil
+}
+
+// moveMark moves a mark that was read in a snapshot whose first key was due at
+// first, if it is still the same. Whatever is written from then on is written
+// at now or later, and what was written before at the old bound or later, so
+// start stays below both: the clock may have been set back.
+func (l *lane) moveMark(ctx context.Context, old mark, first, now time.Time) {
 	l.moved, l.did = now, false
-	if start.IsZero() {
-		start = time.Unix(0, 0)
+	next := mark{start: earlier(old.bound, now), bound: now}
+	if old.bound.IsZero() {
+		next.start = old.start
+	}
+	if !first.IsZero() {
+		next.start = earlier(next.start, first)
 	}
 	_, err := l.set.cfg.Store.Update(ctx, func(tx storage.Tx) error {
-		return tx.Put(MarkPrefix+l.target, []byte(stamp(now)+" "+stamp(start)))
+		have, err := readMark(tx, l.target)
+		if err != nil || have.raw != old.raw {
+			return err
+		}
+		return tx.Put(MarkPrefix+l.target, next.encode())
 	})
 	if err != nil && ctx.Err() == nil {
 		l.set.cfg.Log.Warn("moving a low-water mark", "target", l.target, "error", err)
