@@ -231,6 +231,7 @@ func TestNormalise(t *testing.T) {
 		{"lease_id  database/creds/ro/Yl1QxH3bV6kQzWc0aB9dEfGh", "lease_id  database/creds/ro/aB9dEfGhYl1QxH3bV6kQzWc0"},
 		{"expire_time  2026-11-23T03:15:00.123456789Z", "expire_time  2027-01-02T13:15:00Z"},
 		{"ttl 59m58s", "ttl 59m57s"},
+		{"Key 1: +Fj2mZk1rWq9T0bY7cD3eX5vL8nP4sA6gH1iJ0kU2o=", "Key 1: Yb8Fj2mZk1rWq9T0bY7cD3eX5vL8nP4sA6gH1iJ0kU2o="},
 		{"password  -u75epRrL72w2A7Ow30h", "password  D8TjyRp1ql-grNeyCRl-"},
 		{"Key  Value\n---  -----", "Key      Value\n---      -------"},
 	} {

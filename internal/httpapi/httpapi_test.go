@@ -443,7 +443,7 @@ func FuzzTarget(f *testing.F) {
 	f.Fuzz(func(t *testing.T, target, method, body string) {
 		u, err := url.ParseRequestURI(target)
 		if err != nil {
-			t.Skip()
+			return // Go's server answers such a line by itself
 		}
 		r := httptest.NewRequest("GET", "/", strings.NewReader(body))
 		r.URL, r.Method = u, method
