@@ -23,7 +23,7 @@ var varying = []struct {
 	{regexp.MustCompile(`\b1[6-9]\d{8}\b`), "<unixtime>"},
 	{regexp.MustCompile(`127\.0\.0\.1:\d{4,5}`), "<address>"},
 	{regexp.MustCompile(`/tmp/[A-Za-z0-9._/-]+`), "<path>"},
-	{regexp.MustCompile(`\b[A-Za-z0-9+/_-]{40,}={0,2}`), "<key>"}, // unseal keys, digests, signatures
+	{regexp.MustCompile(`[+/]*\b[A-Za-z0-9+/_-]{40,}={0,2}`), "<key>"}, // unseal keys, digests, signatures
 	{regexp.MustCompile(`[A-Za-z0-9_-]{19,40}`), ""},              // see randomWord; a password may begin or end with a dash
 	{regexp.MustCompile(`\b[0-9a-f]{8}\b`), "<hex>"},              // the end of a mount's accessor
 }
