@@ -24,8 +24,8 @@ var varying = []struct {
 	{regexp.MustCompile(`127\.0\.0\.1:\d{4,5}`), "<address>"},
 	{regexp.MustCompile(`/tmp/[A-Za-z0-9._/-]+`), "<path>"},
 	{regexp.MustCompile(`[+/]*\b[A-Za-z0-9+/_-]{40,}={0,2}`), "<key>"}, // unseal keys, digests, signatures
-	{regexp.MustCompile(`[A-Za-z0-9_-]{19,40}`), ""},              // see randomWord; a password may begin or end with a dash
-	{regexp.MustCompile(`\b[0-9a-f]{8}\b`), "<hex>"},              // the end of a mount's accessor
+	{regexp.MustCompile(`[A-Za-z0-9_-]{19,40}`), ""},                   // see randomWord; a password may begin or end with a dash
+	{regexp.MustCompile(`\b[0-9a-f]{8}\b`), "<hex>"},                   // the end of a mount's accessor
 }
 
 // Normalise replaces what varies from run to run, and the padding that depends
