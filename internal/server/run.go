@@ -73,15 +73,19 @@ func (s *Server) Run(ctx context.Context) error {
 // unseal opens the server where it has a key of its own.
 func (s *Server) unseal(ctx context.Context) {
 	opened, err := s.core.AutoUnseal(ctx)
-	switch {
-	case err != nil:
+	if err != nil {
 		// Not fatal: people's shares still open it, and health says sealed.
 		s.cfg.Log.Error("the server stays sealed", "error", err)
-	case !opened && s.conf.Seal.Kind != seal.Shamir:
-		if is, _, err := s.core.Health(ctx); err == nil && !is {
-			s.cfg.Log.Info("the store is new: run `leasehold operator init`")
-			return
-		}
+		return
+	}
+	initialized, sealed, err := s.core.Health(ctx)
+	switch {
+	case opened || err != nil || !sealed:
+	case !initialized:
+		s.cfg.Log.Info("the store is new: run `leasehold operator init`")
+	case s.conf.Seal.Kind == seal.Shamir:
+		s.cfg.Log.Info("the server is sealed: open it with `leasehold operator unseal`")
+	default:
 		s.cfg.Log.Warn("the server stays sealed: its store was not sealed with this seal's key yet; unseal it with shares once")
 	}
 }
