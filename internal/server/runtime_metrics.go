@@ -6,6 +6,7 @@ import (
 	"runtime/debug"
 	rt "runtime/metrics"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/leasehold/leasehold/internal/metrics"
@@ -47,24 +48,18 @@ func addProcess(p *metrics.Page, started time.Time) {
 	if fds, err := os.ReadDir("/proc/self/fd"); err == nil {
 		p.Gauge("process_open_fds", "Open files and connections.", float64(len(fds)-1)) // one is the reading itself
 	}
-	stat, err := os.ReadFile("/proc/self/stat")
+	var used syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &used); err == nil {
+		cpu := time.Duration(used.Utime.Nano() + used.Stime.Nano())
+		p.Counter("process_cpu_seconds_total", "Seconds of CPU that the process has used.", cpu.Seconds())
+	}
+	statm, err := os.ReadFile("/proc/self/statm") // size, resident, … in pages
 	if err != nil {
 		return
 	}
-	// The second field is the program's name in brackets and may hold spaces.
-	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
-	const utime, stime, rss = 11, 12, 21
-	const ticks = 100 // USER_HZ, the same on every Linux that Go runs on
-	if len(fields) <= rss {
-		return
-	}
-	number := func(i int) float64 {
-		n, err := strconv.ParseFloat(string(fields[i]), 64)
-		if err != nil {
-			return 0
+	if fields := bytes.Fields(statm); len(fields) > 1 {
+		if pages, err := strconv.ParseUint(string(fields[1]), 10, 64); err == nil {
+			p.Gauge("process_resident_memory_bytes", "Resident memory.", float64(pages)*float64(os.Getpagesize()))
 		}
-		return n
 	}
-	p.Counter("process_cpu_seconds_total", "Seconds of CPU that the process has used.", (number(utime)+number(stime))/ticks)
-	p.Gauge("process_resident_memory_bytes", "Resident memory.", number(rss)*float64(os.Getpagesize()))
 }
