@@ -265,9 +265,12 @@ func (e *Engine) enable(ctx context.Context, req *route.Request, in enableIn, cl
 		}
 		m.Type = "kv"
 	}
-	if !slices.Contains(e.cfg.Mounts.Types(class), m.Type) {
-		return none, errs.New(errs.Invalid, "plugin not found in the catalog: %s: this server has %s", m.Type,
-			strings.Join(e.cfg.Mounts.Types(class), ", "))
+	if types := e.cfg.Mounts.Types(class); !slices.Contains(types, m.Type) {
+		has := strings.Join(types, ", ")
+		if has == "" {
+			has = "none of that class yet, beside its own"
+		}
+		return none, errs.New(errs.Invalid, "plugin not found in the catalog: %s: this server has %s", m.Type, has)
 	}
 	t := in.Config.tuning
 	t.Description, t.Options = wire.Opt[string]{}, nil
