@@ -7,14 +7,15 @@ import (
 	"context"
 	"errors"
 	"flag"
-	"fmt"
 	"log"
 	"os"
 	"os/signal"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/leasehold/leasehold/api"
@@ -37,46 +38,46 @@ func main() {
 	}
 }
 
+// service is what the parts of the program share.
+type service struct {
+	client *api.Client
+	path   string
+	login  atomic.Pointer[login] // the pool's, whenever it connects
+	pool   *pgxpool.Pool
+	lost   chan struct{} // the database has refused the login
+}
+
 func run(ctx context.Context, path, db string) error {
 	cfg, err := api.ConfigFromEnv(os.Getenv)
 	if err != nil {
 		return err
 	}
-	client, err := api.New(cfg)
-	if err != nil {
+	s := &service{path: path, lost: make(chan struct{}, 1)}
+	if s.client, err = api.New(cfg); err != nil {
 		return err
 	}
-	// The pool asks for the login each time it connects.
-	var current atomic.Pointer[login]
 	poolCfg, err := pgxpool.ParseConfig("postgres://" + db + "?sslmode=prefer")
 	if err != nil {
 		return err
 	}
 	poolCfg.BeforeConnect = func(_ context.Context, c *pgx.ConnConfig) error {
-		l := current.Load()
+		l := s.login.Load()
 		c.User, c.Password = l.Username, l.Password
 		return nil
 	}
-
-	secret, err := fetch(ctx, client, path, &current)
+	secret, err := s.fetch(ctx)
 	if err != nil {
 		return err
 	}
-	pool, err := pgxpool.NewWithConfig(ctx, poolCfg)
-	if err != nil {
+	if s.pool, err = pgxpool.NewWithConfig(ctx, poolCfg); err != nil {
 		return err
 	}
-	defer pool.Close()
+	defer s.pool.Close()
 
 	kept := make(chan error, 1)
-	go func() { kept <- keep(ctx, client, path, secret, &current, pool) }()
+	go func() { kept <- s.keep(ctx, secret) }()
 	for tick := time.Tick(time.Second); ; {
-		var now time.Time
-		var who string
-		if err := pool.QueryRow(ctx, "SELECT now(), current_user").Scan(&now, &who); err != nil {
-			return fmt.Errorf("query: %w", err)
-		}
-		log.Printf("query as %s", who)
+		s.work(ctx)
 		select {
 		case <-tick:
 		case err := <-kept:
@@ -85,9 +86,29 @@ func run(ctx context.Context, path, db string) error {
 	}
 }
 
+// work is what the service is for.
+func (s *service) work(ctx context.Context) {
+	var who string
+	err := s.pool.QueryRow(ctx, "SELECT current_user").Scan(&who)
+	var refused *pgconn.PgError
+	switch {
+	case err == nil:
+		log.Printf("query as %s", who)
+		return
+	case errors.As(err, &refused) && slices.Contains([]string{"28000", "28P01", "57P01"}, refused.Code):
+		// The session was ended, or the login does not work: it may have
+		// been revoked, and waiting for the next renewal would be long.
+		select {
+		case s.lost <- struct{}{}:
+		default:
+		}
+	}
+	log.Printf("query failed, trying again: %v", err)
+}
+
 // fetch asks for a new login.
-func fetch(ctx context.Context, client *api.Client, path string, current *atomic.Pointer[login]) (*api.Secret, error) {
-	secret, err := client.Read(ctx, path, nil)
+func (s *service) fetch(ctx context.Context) (*api.Secret, error) {
+	secret, err := s.client.Read(ctx, s.path, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -95,32 +116,60 @@ func fetch(ctx context.Context, client *api.Client, path string, current *atomic
 	if err := secret.Decode(&l); err != nil {
 		return nil, err
 	}
-	current.Store(&l)
+	s.login.Store(&l)
 	log.Printf("new login %s for %s", l.Username, secret.Duration())
 	return secret, nil
 }
 
-// keep renews the lease, and replaces the login in time when it ends.
-func keep(ctx context.Context, client *api.Client, path string, secret *api.Secret, current *atomic.Pointer[login], pool *pgxpool.Pool) error {
+// keep renews the lease, and replaces the login when that ends.
+func (s *service) keep(ctx context.Context, secret *api.Secret) error {
 	for {
-		r, err := api.NewRenewer(client, api.RenewerConfig{
-			Secret:  secret,
-			Renewed: func(s *api.Secret) { log.Printf("renewed for %s", s.Duration()) },
-			Failed:  func(err error) { log.Printf("renewing failed, trying again: %v", err) },
-		})
-		if err != nil {
+		if err := s.renew(ctx, secret); err != nil {
 			return err
 		}
-		// ErrReplace comes while the old login still works; any other
-		// refusal means that it was revoked. A new one is due either way.
-		err = r.Run(ctx)
-		if ctx.Err() != nil {
-			return ctx.Err()
+		for {
+			var err error
+			if secret, err = s.fetch(ctx); err == nil {
+				break
+			}
+			log.Printf("no new login, trying again: %v", err)
+			select {
+			case <-time.After(time.Second):
+			case <-ctx.Done():
+				return ctx.Err()
+			}
 		}
-		log.Printf("replacing the login: %v", err)
-		if secret, err = fetch(ctx, client, path, current); err != nil {
-			return err
-		}
-		pool.Reset() // connections in use finish their query first
+		s.pool.Reset() // connections in use finish their query first
 	}
+}
+
+// renew returns nil when another login is due: this one nears its end, which
+// it tells while the login still works, or was taken away.
+func (s *service) renew(ctx context.Context, secret *api.Secret) error {
+	r, err := api.NewRenewer(s.client, api.RenewerConfig{
+		Secret:  secret,
+		Renewed: func(s *api.Secret) { log.Printf("renewed for %s", s.Duration()) },
+		Failed:  func(err error) { log.Printf("renewing failed, trying again: %v", err) },
+	})
+	if err != nil {
+		return err
+	}
+	rctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() { // ends with rctx
+		select {
+		case <-s.lost:
+			cancel(errors.New("the database has refused it"))
+		case <-rctx.Done():
+		}
+	}()
+	err = r.Run(rctx)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if cause := context.Cause(rctx); cause != nil {
+		err = cause
+	}
+	log.Printf("replacing the login: %v", err)
+	return nil
 }

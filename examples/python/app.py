@@ -11,11 +11,15 @@ Needs psycopg2 (Debian: python3-psycopg2) and nothing else.
 
 import json
 import os
+import ssl
 import sys
 import time
+import urllib.error
 import urllib.request
 
 import psycopg2
+
+TRUST = ssl.create_default_context(cafile=os.environ.get("VAULT_CACERT"))
 
 
 def call(method, path, body=None):
@@ -26,7 +30,7 @@ def call(method, path, body=None):
         data=json.dumps(body).encode() if body is not None else None,
         headers={"X-Vault-Token": os.environ["VAULT_TOKEN"]},
     )
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=30, context=TRUST) as answer:
         return json.load(answer)
 
 
@@ -45,8 +49,9 @@ class Login:
         self.connection = psycopg2.connect(host=host, port=port, dbname=name, user=user, password=password)
         self.connection.autocommit = True
 
-    def left(self):
-        return self.ends - time.monotonic()
+    def due(self):
+        """Whether two thirds of the time are over."""
+        return self.ends - time.monotonic() < self.ttl / 3
 
     def renew(self):
         """Asks for the full time again; near its maximum the lease grows no more."""
@@ -64,13 +69,23 @@ class Login:
 def main(path, db):
     login = Login(path, db)
     while True:
-        if login.renewable and login.left() < login.ttl / 3:
-            login.renew()
-        if not login.renewable and login.left() < login.ttl / 3:
-            print("replacing the login", flush=True)
-            old, login = login, Login(path, db)
-            old.connection.close()
-        print("query as", login.query(), flush=True)
+        try:
+            if login.due() and login.renewable:
+                login.renew()
+            if login.due():
+                print("replacing the login", flush=True)
+                old, login = login, Login(path, db)
+                old.connection.close()
+            print("query as", login.query(), flush=True)
+        except urllib.error.HTTPError as error:
+            print("refused:", error, flush=True)
+            login.renewable = False  # the lease was revoked: fetch another login
+        except OSError as error:
+            print("no answer, trying again:", error, flush=True)  # the login works meanwhile
+        except psycopg2.OperationalError as error:
+            print("reconnecting:", str(error).strip().splitlines()[0], flush=True)
+            login.ends = 0  # the session was ended, with the login or without
+            login.renewable = False
         time.sleep(min(1, login.ttl / 10))
 
 
