@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -22,22 +23,68 @@ var update = flag.Bool("update", false, "rewrite the outputs on the pages")
 
 func TestMain(m *testing.M) { testenv.Main(m) }
 
-// TestPages runs README.md and every page under docs/.
-func TestPages(t *testing.T) {
-	const root = "../.."
-	pages := []string{filepath.Join(root, "README.md"), filepath.Join(root, "CONTRIBUTING.md")}
+const root = "../.."
+
+// pages are all that people read: what stands at the top, and all of docs/.
+func pages(t *testing.T) []string {
+	t.Helper()
+	out := []string{filepath.Join(root, "README.md"), filepath.Join(root, "CONTRIBUTING.md"), filepath.Join(root, "examples", "README.md")}
 	err := filepath.WalkDir(filepath.Join(root, "docs"), func(path string, d fs.DirEntry, err error) error {
 		if err == nil && !d.IsDir() && strings.HasSuffix(path, ".md") {
-			pages = append(pages, path)
+			out = append(out, path)
 		}
 		return err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, file := range pages {
+	return out
+}
+
+// TestPages runs every page.
+func TestPages(t *testing.T) {
+	for _, file := range pages(t) {
 		name, _ := filepath.Rel(root, file)
 		t.Run(name, func(t *testing.T) { runPage(t, file) })
+	}
+}
+
+// TestLinks follows the links between pages, to their headings too.
+func TestLinks(t *testing.T) {
+	link := regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	heading := regexp.MustCompile(`(?m)^#+ +(.+)$`)
+	notInAnchors := regexp.MustCompile(`[^a-z0-9 _-]`)
+	anchors := func(text string) map[string]bool {
+		out := map[string]bool{}
+		for _, m := range heading.FindAllStringSubmatch(text, -1) {
+			out[strings.ReplaceAll(notInAnchors.ReplaceAllString(strings.ToLower(m[1]), ""), " ", "-")] = true
+		}
+		return out
+	}
+	for _, file := range pages(t) {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range link.FindAllStringSubmatch(string(text), -1) {
+			path, anchor, _ := strings.Cut(m[1], "#")
+			if strings.Contains(path, "://") {
+				continue
+			}
+			target := file
+			if path != "" {
+				target = filepath.Join(filepath.Dir(file), path)
+			}
+			there, err := os.ReadFile(target)
+			if st, serr := os.Stat(target); serr == nil && st.IsDir() {
+				there, err = nil, nil
+			}
+			if err != nil {
+				t.Errorf("%s links to %s, which is not there", file, m[1])
+			} else if anchor != "" && !anchors(string(there))[anchor] {
+				t.Errorf("%s links to %s, which has no such heading", file, m[1])
+			}
+		}
 	}
 }
 
