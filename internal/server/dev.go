@@ -15,6 +15,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/leasehold/leasehold/internal/config"
@@ -60,7 +61,7 @@ func devConfig(conf *config.Config, a *Args) (unused []config.Warning, cleanup f
 		l.TLS = t
 	}
 	conf.Listeners = append([]config.Listener{l}, conf.Listeners...)
-	if conf.APIAddr == "" {
+	if conf.APIAddr == "" && !strings.HasSuffix(addr, ":0") { // a port that is yet to be drawn is no address
 		conf.APIAddr = scheme(l) + "://" + displayAddr(addr)
 	}
 	return unused, cleanup, nil
