@@ -45,7 +45,8 @@ func tokenCount(ctx context.Context, s *subject) (int, error) {
 		return 0, err
 	}
 	for line := range strings.Lines(string(page)) {
-		if v, ok := strings.CutPrefix(line, "vault_token_count "); ok {
+		if rest, ok := strings.CutPrefix(line, "vault_token_count"); ok {
+			v := rest[strings.LastIndexByte(rest, ' ')+1:] // behind the labels
 			n, err := strconv.ParseFloat(strings.TrimSpace(v), 64)
 			return int(n), err
 		}
