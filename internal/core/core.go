@@ -65,6 +65,7 @@ type Core struct {
 
 	// stateMu serialises init, unsealing and sealing.
 	stateMu sync.Mutex
+	minders sync.WaitGroup // of mind, one for each unsealing
 	seal    sealState
 	started time.Time
 

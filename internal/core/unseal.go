@@ -32,6 +32,9 @@ func (c *Core) makeOpen(ctx context.Context, root []byte) (err error) {
 		if err != nil {
 			cancel()
 			u.wg.Wait()
+			if u.broker != nil {
+				err = errors.Join(err, u.broker.Close())
+			}
 			err = errors.Join(err, b.Close())
 		}
 	}()
@@ -65,10 +68,12 @@ func (c *Core) makeOpen(ctx context.Context, root []byte) (err error) {
 
 	// From here on every cache hears of every change before the Update that
 	// made it returns.
-	watching := make(chan struct{})
-	u.background(func() { u.watch(watching) })
+	watching, watched := make(chan struct{}), make(chan error, 1)
+	u.background(func() { watched <- u.watch(watching) })
 	select {
 	case <-watching:
+	case err := <-watched:
+		return fmt.Errorf("watching the store: %w", err)
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -93,12 +98,28 @@ func (c *Core) makeOpen(ctx context.Context, root []byte) (err error) {
 	u.background(func() { u.keepTime(uctx) })
 	u.background(func() { u.sweep(uctx) })
 	c.open_.Store(u)
+	c.minders.Go(func() { c.mind(u, <-watched) })
 	c.log.Info("unsealed", "epoch", u.origin.Epoch)
 	return nil
 }
 
-// watch keeps the caches true until sealing.
-func (u *unsealed) watch(running chan<- struct{}) {
+// mind seals when watching the store has ended and nobody asked for that: the
+// caches are not true any more.
+func (c *Core) mind(u *unsealed, err error) {
+	if u.ctx.Err() != nil {
+		return
+	}
+	c.log.Error("watching the store has stopped; sealing", "error", err)
+	u.closed.Store(true) // at once; a sealing that goes on may hold the lock
+	c.stateMu.Lock()
+	defer c.stateMu.Unlock()
+	if c.open_.CompareAndSwap(u, nil) {
+		c.finish(u, sealGrace)
+	}
+}
+
+// watch keeps the caches true until sealing. It ends early with an error.
+func (u *unsealed) watch(running chan<- struct{}) error {
 	for first := true; u.ctx.Err() == nil; first = false {
 		var from storage.Revision
 		err := u.store.View(u.ctx, func(v storage.View) error { from = v.Revision(); return nil })
@@ -117,14 +138,13 @@ func (u *unsealed) watch(running chan<- struct{}) {
 			})
 		}
 		if u.ctx.Err() != nil {
-			return
+			break
 		}
 		if !errors.Is(err, storage.ErrLost) {
-			u.core.log.Error("watching the store has stopped; sealing", "error", err)
-			u.core.open_.CompareAndSwap(u, nil)
-			return
+			return err
 		}
 	}
+	return nil
 }
 
 func (u *unsealed) changed(changes []storage.Change) {
@@ -309,6 +329,7 @@ func (u *unsealed) rootToken(ctx context.Context, id secret.String) (*token.Toke
 func (c *Core) Stop(grace time.Duration) {
 	c.stopping.Store(true)
 	c.stateMu.Lock()
-	defer c.stateMu.Unlock()
 	c.shut(grace)
+	c.stateMu.Unlock()
+	c.minders.Wait()
 }

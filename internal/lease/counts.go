@@ -10,9 +10,7 @@ import (
 // Counts are rows in 16 parts. A writer changes only the part that is its own,
 // in the transaction that adds or ends a lease, so that the writers of
 // different nodes do not conflict; start-up never counts.
-const (
-	countPrefix = "count/"
-)
+const countPrefix = "count/"
 
 // counter names one count: the leases of a namespace, a mount or a group
 // (role) of a mount, and a mount's irrevocable ones.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -94,7 +95,6 @@ func (s *Store) mark(ctx context.Context, items []lane.Work) ([]*ending, error) 
 	read := func(r storage.Reader, w lane.Work) (*row, bool) {
 		row, err := getRow(r, w.ID)
 		if err != nil {
-			// A row that cannot be read is quarantined: left where it is.
 			s.cfg.Log.Error("a lease row cannot be read; it waits", "key", w.ID, "error", err)
 			return nil, false
 		}
@@ -137,7 +137,7 @@ func (s *Store) mark(ctx context.Context, items []lane.Work) ([]*ending, error) 
 					if err := tx.Delete(w.Key); err != nil {
 						return err
 					}
-					if err := r.putDue(tx, w.ID, r.Expires); err != nil {
+					if err := r.putDue(tx, w.ID, r.Expires, now); err != nil {
 						return err
 					}
 					if err := putRow(tx, w.ID, r); err != nil {
@@ -178,24 +178,25 @@ func (s *Store) settle(ctx context.Context, batch []*ending) (fault error) {
 			late = late.Add(k.settle())
 		}
 		end := e.row.Ending
+		absent := errors.Is(e.err, ErrAbsent) || errors.Is(e.err, ErrNameTaken)
+		forced := end.Cause == Forced && e.err != nil && !absent
+		if forced {
+			end.Error = e.err.Error()
+		}
 		switch {
-		case end.Cause == Forced:
-			if e.err != nil && !errors.Is(e.err, ErrAbsent) {
-				end.Error = e.err.Error()
-			}
-			gone = append(gone, e)
 		case e.err == nil && end.Unknown && now.Before(late):
 			// One attempt has an unknown end. Its login was dropped, or may
 			// yet appear: look again when nothing can land any more.
-			end.Dropped = true
 			s.waits.tell(e.key, stageDropped, nil)
 			e.row.Due = late
 			stay = append(stay, e)
-		case errors.Is(e.err, ErrAbsent) && !end.Failed && !end.Dropped && now.Before(late):
+		case (absent || forced) && !end.Failed && now.Before(late):
+			// A creation can land after its revocation, and an operator's
+			// force does not change that.
 			s.waits.tell(e.key, stageLater, nil)
 			e.row.Due = late
 			stay = append(stay, e)
-		case e.err == nil || errors.Is(e.err, ErrAbsent) || errors.Is(e.err, ErrNameTaken):
+		case e.err == nil || absent || forced:
 			gone = append(gone, e)
 		case lane.IsConnFault(e.err):
 			// The lane's breaker decides when it is tried again; the key
@@ -262,6 +263,9 @@ func (s *Store) remove(ctx context.Context, batch []*ending) error {
 				// Read again: making may have ended with an unknown outcome
 				// since, and then the lease has to stay.
 				r, err := getRow(tx, e.key)
+				if isBadRow(err) {
+					continue
+				}
 				if err != nil {
 					return err
 				}
@@ -289,10 +293,11 @@ func (s *Store) remove(ctx context.Context, batch []*ending) error {
 		}
 		s.counted.end(records)
 		for _, e := range part {
-			s.waits.tell(e.key, stageGone, nil)
-		}
-		for _, e := range deferred {
-			s.cfg.Log.Info("a creation with an unknown end; the lease waits", "target", e.row.Target)
+			at := stageGone
+			if slices.Contains(deferred, e) {
+				at = stageDropped // and its row stays, due again
+			}
+			s.waits.tell(e.key, at, nil)
 		}
 		batch = batch[n:]
 	}
@@ -356,7 +361,7 @@ func (s *Store) reschedule(ctx context.Context, batch []*ending) error {
 				}
 				end.Irrevocable = end.Irrevocable || r.Ending.Irrevocable
 				r.Ending = &end
-				if err := r.putDue(tx, e.key, e.row.Due); err != nil {
+				if err := r.putDue(tx, e.key, e.row.Due, s.cfg.Now()); err != nil {
 					return err
 				}
 				if err := putRow(tx, e.key, r); err != nil {

@@ -95,7 +95,7 @@ func (s *Store) Commit(ctx context.Context, d *Draft, h Holder, p *Plan, ttl, ma
 			}
 		}
 		r.Due = time.Time{}
-		if err := r.putDue(tx, key, r.Expires); err != nil {
+		if err := r.putDue(tx, key, r.Expires, now); err != nil {
 			return err
 		}
 		if r.Owner != "" {
@@ -110,12 +110,17 @@ func (s *Store) Commit(ctx context.Context, d *Draft, h Holder, p *Plan, ttl, ma
 		}
 		return putRow(tx, key, r)
 	})
-	if err != nil {
-		return nil, fmt.Errorf("committing a lease: %w", err)
-	}
 	l := &Issued{
 		Info: r.info(key), Draft: d, plan: p, ns: h.Namespace,
 		Made: Made{Mark: d.mark, MakeBy: r.MakeBy, Expires: r.Expires},
+	}
+	if err != nil {
+		if err != ErrNotLive && err != errNameTaken {
+			// The store may have written it all the same: then it is a lease
+			// of nothing, and ends at its expiry unless this succeeds.
+			_ = s.Undo(context.WithoutCancel(ctx), l, MakeFailed)
+		}
+		return nil, fmt.Errorf("committing a lease: %w", err)
 	}
 	s.making.add(l)
 	return l, nil
@@ -161,13 +166,22 @@ func (s *Store) UndoMaking(ctx context.Context) (n int, err error) {
 // client and ends at make_by; nobody starts after it. A failure makes the
 // lease due before it is returned.
 func (s *Store) Make(ctx context.Context, l *Issued) (out any, err error) {
-	mctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), l.Made.MakeBy)
+	left := l.Made.MakeBy.Sub(s.cfg.Now())
+	mctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), left)
 	defer cancel()
-	if !s.cfg.Now().Before(l.Made.MakeBy) {
+	begun := true
+	defer func() {
+		if begun { // still: a panic, and the lease must not stand until it expires
+			_ = s.Undo(context.WithoutCancel(ctx), l, MakeUnknown)
+			s.making.done(l)
+		}
+	}()
+	if left <= 0 {
 		err = errs.New(errs.Upstream, "the credential could not be made in time; try again")
 	} else {
 		out, err = l.plan.Make(mctx, l.Made)
 	}
+	begun = false
 	if err == nil {
 		return out, nil
 	}
@@ -198,7 +212,13 @@ func (s *Store) Confirm(ctx context.Context, l *Issued) error {
 			s.counted.issued.Add(1)
 			return nil
 		}
-		err = errs.New(errs.Denied, "permission denied: the token or the lease was revoked while the credential was made")
+		switch {
+		case !errs.Is(err, errs.Invalid): // not known whether it is live
+		case r != nil && !r.Expires.After(s.cfg.Now()):
+			err = errs.New(errs.Invalid, "the lease's TTL of %s was over before the credential was made; give the role a longer default_ttl", r.TTL)
+		default:
+			err = errs.New(errs.Denied, "permission denied: the token or the lease was revoked while the credential was made")
+		}
 	}
 	if uerr := s.Undo(context.WithoutCancel(ctx), l, MakeDone); uerr != nil {
 		return errors.Join(err, uerr)
@@ -229,7 +249,7 @@ func (s *Store) Undo(ctx context.Context, l *Issued, o Outcome) error {
 		}
 		r.Ending.Failed = o == MakeFailed
 		r.Ending.Unknown = o == MakeUnknown
-		if err := r.putDue(tx, l.key, s.cfg.Now()); err != nil {
+		if err := r.putDue(tx, l.key, s.cfg.Now(), s.cfg.Now()); err != nil {
 			return err
 		}
 		return putRow(tx, l.key, r)

@@ -53,32 +53,40 @@ func (s *Store) below(v storage.View, sc Scope, found map[string]bool) error {
 	from := base
 	for {
 		next := ""
-		var rerr error
-		err := v.Scan(from, end, 0, func(key string, b []byte) bool {
+		err := storage.ScanEach(v, from, end, 0, func(key string, b []byte, bad error) bool {
 			name, _, deeper := strings.Cut(key[len(base):], "/")
 			if deeper {
 				found[name+"/"] = true
 				next = storage.PrefixEnd(base + name + "/")
 				return false
 			}
-			r, err := decodeRow(key, b)
-			if err != nil {
-				rerr = err
-				return false
+			r, ok := s.listed(key, b, bad)
+			if !ok {
+				return true
 			}
 			if r.Ending == nil || r.Ending.Irrevocable {
 				found[r.Random] = true
 			}
 			return true
 		})
-		if err == nil {
-			err = rerr
-		}
 		if err != nil || next == "" {
 			return err
 		}
 		from = next
 	}
+}
+
+// listed is a row for a list; one that cannot be read is left out and logged.
+func (s *Store) listed(key string, b []byte, bad error) (*row, bool) {
+	var r *row
+	if bad == nil {
+		r, bad = decodeRow(key, b)
+	}
+	if bad != nil {
+		s.cfg.Log.Error("listing leases", "error", bad)
+		return nil, false
+	}
+	return r, true
 }
 
 // Query selects leases for an operator's list.
@@ -111,10 +119,9 @@ func (s *Store) List(ctx context.Context, ns string, q Query) (out []Info, more 
 					continue
 				}
 			}
-			err := v.Scan(from, to, 0, func(key string, b []byte) bool {
-				r, err := decodeRow(key, b)
-				if err != nil {
-					s.cfg.Log.Error("listing leases", "error", err)
+			err := storage.ScanEach(v, from, to, 0, func(key string, b []byte, bad error) bool {
+				r, ok := s.listed(key, b, bad)
+				if !ok {
 					return true
 				}
 				if q.Irrevocable && (r.Ending == nil || !r.Ending.Irrevocable) {

@@ -15,69 +15,100 @@ type Renewed struct {
 	Capped bool // the increment passed the lease's maximum and was cut
 }
 
+// renewTries is how often a renewal begins again because another one of the
+// same lease came in between.
+const renewTries = 8
+
 // Renew extends a lease: the target first, then the lease, if it is still
 // live. increment counts from now; zero takes the lease's own TTL again.
 func (s *Store) Renew(ctx context.Context, ns string, id ID, increment time.Duration) (Renewed, error) {
+	for range renewTries {
+		out, again, err := s.renewOnce(ctx, ns, id, increment)
+		if err != nil {
+			return Renewed{}, err
+		}
+		if !again {
+			s.counted.renewed.Add(1)
+			return out, nil
+		}
+	}
+	return Renewed{}, errs.New(errs.TooMany, "the lease is being renewed by too many at once; try again")
+}
+
+func (s *Store) renewOnce(ctx context.Context, ns string, id ID, increment time.Duration) (out Renewed, again bool, err error) {
 	key, r, err := s.find(ctx, ns, id)
 	if err != nil {
-		return Renewed{}, err
+		return out, false, err
 	}
 	if err := s.live(ctx, ns, r); err != nil {
-		return Renewed{}, err
+		return out, false, err
 	}
 	if !r.Renewable {
-		return Renewed{}, errs.New(errs.Invalid, "lease is not renewable")
+		return out, false, errs.New(errs.Invalid, "lease is not renewable")
 	}
 	if increment <= 0 {
 		increment = r.TTL
 	}
 	now := s.cfg.Now().Round(0)
-	until, capped := now.Add(increment), false
+	until := now.Add(increment)
 	if until.After(r.MaxExpires) {
-		until, capped = r.MaxExpires, true
+		until, out.Capped = r.MaxExpires, true
 	}
 	k, ok := s.cfg.Kind(mountOf(key), r.Kind)
 	if !ok {
-		return Renewed{}, errs.New(errs.Unavailable, "the engine of this lease is not loaded; see the server's log")
+		return out, false, errs.New(errs.Unavailable, "the engine of this lease is not loaded; see the server's log")
 	}
 	mark := Origin{Instance: s.cfg.Origin.Instance, Epoch: r.Epoch}.mark(hashInKey(key))
+	// The target's own expiry is never earlier than the lease's: also while
+	// a renewal makes it shorter, which may fail half way.
+	there, before := until, r.Expires
+	if before.After(there) {
+		there = before
+	}
 	err = s.cfg.Lanes.Create(ctx, r.Target, func(ctx context.Context) error {
-		return k.renew(ctx, r.Target, r.KindVersion, r.Ref, mark, until)
+		return k.renew(ctx, r.Target, r.KindVersion, r.Ref, mark, there)
 	})
 	if err != nil {
-		return Renewed{}, fmt.Errorf("renewing at the target: %w", err)
+		return out, false, fmt.Errorf("renewing at the target: %w", err)
 	}
 	lost := false
 	_, err = s.cfg.Store.Update(context.WithoutCancel(ctx), func(tx storage.Tx) error {
-		lost = false
+		lost, again = false, false
 		if r, err = getRow(tx, key); err != nil {
 			return err
 		}
-		if r == nil || r.Ending != nil {
+		switch {
+		case r == nil:
 			lost = true
-			if r == nil {
-				return nil
-			}
+			return nil
+		case r.Ending != nil:
 			// The target may have been extended after its undo: queue that again.
-			if err := r.putDue(tx, key, s.cfg.Now()); err != nil {
+			lost = true
+			if err := r.putDue(tx, key, s.cfg.Now(), s.cfg.Now()); err != nil {
 				return err
 			}
 			return putRow(tx, key, r)
+		case !r.Expires.Equal(before):
+			// Another renewal came in between, and which of the two the
+			// target took last is not known.
+			again = true
+			return nil
 		}
 		r.Expires, r.Renewed = until, now
-		if err := r.putDue(tx, key, until); err != nil {
+		if err := r.putDue(tx, key, until, now); err != nil {
 			return err
 		}
 		return putRow(tx, key, r)
 	})
 	switch {
 	case err != nil:
-		return Renewed{}, fmt.Errorf("writing a renewal: %w", err)
+		return out, false, fmt.Errorf("writing a renewal: %w", err)
 	case lost:
-		return Renewed{}, errNoLease()
+		return out, false, errNoLease()
+	case again:
+		return out, true, nil
 	}
-	s.counted.renewed.Add(1)
-	in := r.info(key)
-	in.TTL = until.Sub(now).Round(time.Second)
-	return Renewed{Info: in, Capped: capped}, nil
+	out.Info = r.info(key)
+	out.TTL = until.Sub(now).Round(time.Second)
+	return out, false, nil
 }

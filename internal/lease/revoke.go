@@ -101,6 +101,10 @@ func (s *Store) makeDue(ctx context.Context, keys []string, cause Cause) error {
 			now := s.cfg.Now()
 			for _, key := range part {
 				r, err := getRow(tx, key)
+				if isBadRow(err) {
+					s.cfg.Log.Error("a lease row cannot be read; it is left out of a revocation", "key", key, "error", err)
+					continue
+				}
 				if err != nil {
 					return err
 				}
@@ -113,7 +117,7 @@ func (s *Store) makeDue(ctx context.Context, keys []string, cause Cause) error {
 				case cause.Explicit() && (cause == Forced || !r.Ending.Cause.Explicit()):
 					r.Ending.Cause = cause
 				}
-				if err := r.putDue(tx, key, now); err != nil {
+				if err := r.putDue(tx, key, now, now); err != nil {
 					return err
 				}
 				if err := putRow(tx, key, r); err != nil {
@@ -162,7 +166,7 @@ func (s *Store) page(ctx context.Context, sc Scope, after string, n int) (keys [
 		from = rowPrefix + after + "\x00"
 	}
 	err = s.cfg.Store.View(ctx, func(v storage.View) error {
-		return v.Scan(from, to, n, func(key string, _ []byte) bool {
+		return storage.ScanEach(v, from, to, n, func(key string, _ []byte, _ error) bool {
 			keys = append(keys, key[len(rowPrefix):])
 			return true
 		})
@@ -263,8 +267,8 @@ func (s *Store) RevokeOwned(ctx context.Context, ns, owner string) error {
 	for {
 		var keys []string
 		err := s.cfg.Store.View(ctx, func(v storage.View) error {
-			return v.Scan(from, storage.PrefixEnd(prefix), pageSize, func(key string, _ []byte) bool {
-				keys = append(keys, key[len(prefix):])
+			return storage.ScanEach(v, from, storage.PrefixEnd(prefix), pageSize, func(key string, _ []byte, _ error) bool {
+				keys = append(keys, key[len(prefix):]) // the key says it all
 				return true
 			})
 		})

@@ -62,9 +62,8 @@ type row struct {
 type rowEnding struct {
 	Cause       Cause     `json:"c"`
 	At          time.Time `json:"at"`
-	Failed      bool      `json:"f,omitempty"`  // making is known to have failed: absent is absent
-	Unknown     bool      `json:"u,omitempty"`  // making had an unknown end: stays until make_by and settle
-	Dropped     bool      `json:"dr,omitempty"` // the login was dropped; only waiting for Unknown
+	Failed      bool      `json:"f,omitempty"` // making is known to have failed: absent is absent
+	Unknown     bool      `json:"u,omitempty"` // making had an unknown end: stays until make_by and settle
 	Tries       int       `json:"n,omitempty"`
 	Error       string    `json:"err,omitempty"`
 	Irrevocable bool      `json:"irr,omitempty"`
@@ -84,15 +83,25 @@ func mountInKey(key string) (ns, mount string) {
 	return ns, mount
 }
 
+// decodeRow reads a row. Its error is always a *storage.CorruptError, as a
+// damaged row's is: both are quarantined alike.
 func decodeRow(key string, b []byte) (*row, error) {
 	r := new(row)
-	if err := json.Unmarshal(b, r); err != nil {
-		return nil, fmt.Errorf("lease row %s: %w", key, err)
+	err := json.Unmarshal(b, r)
+	if err == nil && r.V > rowVersion {
+		err = fmt.Errorf("it has version %d, written by a newer server", r.V)
 	}
-	if r.V > rowVersion {
-		return nil, fmt.Errorf("lease row %s has version %d, written by a newer server", key, r.V)
+	if err != nil {
+		return nil, &storage.CorruptError{Key: key, Err: err}
 	}
 	return r, nil
+}
+
+// isBadRow reports whether an error is of one row that cannot be read. It is
+// left where it is, and nothing else stops for it.
+func isBadRow(err error) bool {
+	var bad *storage.CorruptError
+	return errors.As(err, &bad)
 }
 
 func getRow(tx storage.Reader, key string) (*row, error) {
@@ -113,14 +122,15 @@ func putRow(tx storage.Tx, key string, r *row) error {
 }
 
 // putDue moves the row's due key to a time, or later where the lane has
-// already read past it. The row itself must be written afterwards.
-func (r *row) putDue(tx storage.Tx, key string, at time.Time) error {
+// already read past it. now is our clock. The row itself must be written
+// afterwards.
+func (r *row) putDue(tx storage.Tx, key string, at, now time.Time) error {
 	if !r.Due.IsZero() {
 		if err := tx.Delete(r.dueKey(key)); err != nil {
 			return err
 		}
 	}
-	at, err := lane.Later(tx, r.Target, at)
+	at, err := lane.Later(tx, r.Target, at, now)
 	if err != nil {
 		return err
 	}

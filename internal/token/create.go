@@ -2,7 +2,6 @@ package token
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/base64"
 	"fmt"
 	"strconv"
@@ -28,7 +27,10 @@ func (s *Store) Create(ctx context.Context, e *Entry, id secret.String, live ...
 	}
 	text := id.Reveal()
 	if text == "" {
-		text = ServicePrefix + randomText(24)
+		text = ServicePrefix + randomText(drawnSize)
+		if !e.Expires.IsZero() {
+			text = ServicePrefix + when(e.Created) + randomText(drawnSize)
+		}
 	}
 	if e.Namespace != RootNamespace {
 		text += "." + e.Namespace
@@ -36,7 +38,7 @@ func (s *Store) Create(ctx context.Context, e *Entry, id secret.String, live ...
 	t := &Token{Entry: e, Text: secret.New(text)}
 	t.Key = s.Key(t.Text)
 	if e.Accessor == "" {
-		e.Accessor = randomText(24)
+		e.Accessor = when(e.Created) + randomText(drawnSize)
 	}
 	if depth, err := s.depth(ctx, e); err != nil || depth > maxDepth {
 		if err == nil {
@@ -69,7 +71,7 @@ func (s *Store) Create(ctx context.Context, e *Entry, id secret.String, live ...
 			value []byte
 		}{
 			{LiveKey(t.Key), []byte(lease.Alive)},
-			{accPrefix + e.Namespace + "/" + s.hash("accessor:"+e.Accessor), acc},
+			{s.accessorKey(e.Namespace, e.Accessor), acc},
 		}
 		if e.Parent != "" {
 			puts = append(puts, struct {
@@ -92,7 +94,7 @@ func (s *Store) Create(ctx context.Context, e *Entry, id secret.String, live ...
 			return err
 		}
 		e.Due = time.Time{}
-		if err := e.putDue(tx, t.Key, e.Expires); err != nil {
+		if err := e.putDue(tx, t.Key, e.Expires, s.cfg.Now()); err != nil {
 			return err
 		}
 		return putRow(tx, t.Key, e)
@@ -165,21 +167,4 @@ func (s *Store) lookupBatch(ctx context.Context, text secret.String) (*Token, er
 		return nil, err
 	}
 	return &Token{Entry: c.entry, Key: key, Text: text}, nil
-}
-
-const alphabet = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-
-// randomText draws n characters of 62, without bias.
-func randomText(n int) string {
-	out := make([]byte, 0, n)
-	var buf [48]byte
-	for len(out) < n {
-		rand.Read(buf[:])
-		for _, b := range buf {
-			if b < 248 && len(out) < n {
-				out = append(out, alphabet[b%62])
-			}
-		}
-	}
-	return string(out)
 }

@@ -2,6 +2,7 @@ package token
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -58,16 +59,19 @@ func (s *Store) markEnded(ctx context.Context, word string, keys ...string) erro
 		_, err := s.cfg.Store.Update(ctx, func(tx storage.Tx) error {
 			now := s.cfg.Now()
 			for _, key := range part {
-				b, err := tx.Get(rowPrefix + key)
-				if err != nil {
-					return err
-				}
-				if b == nil {
+				e, err := readRow(tx, key)
+				if isBadRow(err) {
+					s.cfg.Log.Error("a token that cannot be read is ended; its rows stay", "error", err)
+					if err := tx.Put(alivePrefix+key, []byte(lease.Ended)); err != nil {
+						return err
+					}
 					continue
 				}
-				e, err := decode(key, b)
 				if err != nil {
 					return err
+				}
+				if e == nil {
+					continue
 				}
 				have, err := tx.Get(alivePrefix + key)
 				if err != nil {
@@ -78,7 +82,7 @@ func (s *Store) markEnded(ctx context.Context, word string, keys ...string) erro
 						return err
 					}
 				}
-				if err := e.putDue(tx, key, now); err != nil {
+				if err := e.putDue(tx, key, now, now); err != nil {
 					return err
 				}
 				if err := putRow(tx, key, e); err != nil {
@@ -102,8 +106,8 @@ func (s *Store) children(v storage.View, key, after string, n int) (kids []strin
 	if after != "" {
 		from = prefix + after + "\x00"
 	}
-	err = v.Scan(from, storage.PrefixEnd(prefix), n, func(k string, _ []byte) bool {
-		kids = append(kids, k[len(prefix):])
+	err = storage.ScanEach(v, from, storage.PrefixEnd(prefix), n, func(k string, _ []byte, _ error) bool {
+		kids = append(kids, k[len(prefix):]) // the key says it all
 		return true
 	})
 	return kids, err
@@ -134,12 +138,11 @@ func (s *Store) orphanChildren(ctx context.Context, key string) error {
 				if err := tx.Delete(kidPrefix + key + "/" + kid); err != nil {
 					return err
 				}
-				b, err := tx.Get(rowPrefix + kid)
-				if err != nil || b == nil {
-					return err
+				e, err := readRow(tx, kid)
+				if isBadRow(err) {
+					return nil // nobody can use it, child or orphan
 				}
-				e, err := decode(kid, b)
-				if err != nil {
+				if err != nil || e == nil {
 					return err
 				}
 				e.Parent = ""
@@ -173,7 +176,6 @@ func (h handler) Run(ctx context.Context, _ string, items []lane.Work) error {
 		n := min(len(items), atOnce)
 		if err := h.s.end(work, items[:n]); err != nil {
 			h.s.cfg.Log.Error("ending tokens; it is done again", "error", err)
-			return nil
 		}
 		items = items[n:]
 	}
@@ -184,20 +186,20 @@ func (s *Store) end(ctx context.Context, items []lane.Work) error {
 	fenced := s.cfg.Fenced != nil && s.cfg.Fenced()
 	now := s.cfg.Now()
 	var batch []*doomed
-	var expired, strays []string
+	var expired []string
+	var strays []lane.Work
 	err := s.cfg.Store.View(ctx, func(v storage.View) error {
 		for _, w := range items {
-			b, err := v.Get(rowPrefix + w.ID)
+			e, err := readRow(v, w.ID)
+			if isBadRow(err) {
+				s.cfg.Log.Error("a token row cannot be read; it waits", "error", err)
+				continue
+			}
 			if err != nil {
 				return err
 			}
-			if b == nil {
-				strays = append(strays, w.Key)
-				continue
-			}
-			e, err := decode(w.ID, b)
-			if err != nil {
-				s.cfg.Log.Error("a token row cannot be read; it waits", "error", err)
+			if e == nil {
+				strays = append(strays, w)
 				continue
 			}
 			word, err := v.Get(alivePrefix + w.ID)
@@ -206,7 +208,7 @@ func (s *Store) end(ctx context.Context, items []lane.Work) error {
 			}
 			switch {
 			case !e.Due.Equal(w.Due):
-				strays = append(strays, w.Key)
+				strays = append(strays, w)
 				continue
 			case string(word) == lease.Alive && fenced:
 				continue
@@ -225,6 +227,7 @@ func (s *Store) end(ctx context.Context, items []lane.Work) error {
 		return err
 	}
 	gone := batch[:0]
+	var failed []error
 	for _, d := range batch {
 		if renewed[d.key] {
 			continue
@@ -245,40 +248,40 @@ func (s *Store) end(ctx context.Context, items []lane.Work) error {
 			err = s.cfg.Dropped(ctx, d.entry.Namespace, d.key)
 		}
 		if err != nil {
-			return err
+			failed = append(failed, err) // the others need not wait for it
+			continue
 		}
 		gone = append(gone, d)
 	}
-	return s.remove(ctx, gone)
+	return errors.Join(append(failed, s.remove(ctx, gone))...)
 }
 
 // markExpired marks tokens whose time is over, re-checking it in the
 // transaction, and deletes due keys that lead nowhere.
-func (s *Store) markExpired(ctx context.Context, expired, strays []string, now time.Time) (renewed map[string]bool, err error) {
+func (s *Store) markExpired(ctx context.Context, expired []string, strays []lane.Work, now time.Time) (renewed map[string]bool, err error) {
 	if len(expired)+len(strays) == 0 {
 		return nil, nil
 	}
 	_, err = s.cfg.Store.Update(ctx, func(tx storage.Tx) error {
 		renewed = map[string]bool{}
-		for _, key := range strays {
-			if err := tx.Delete(key); err != nil {
+		for _, w := range strays {
+			e, err := readRow(tx, w.ID)
+			if err != nil && !isBadRow(err) {
+				return err
+			}
+			if err != nil || e != nil && e.Due.Equal(w.Due) {
+				continue // it came back to this time meanwhile
+			}
+			if err := tx.Delete(w.Key); err != nil {
 				return err
 			}
 		}
 		for _, key := range expired {
-			b, err := tx.Get(rowPrefix + key)
-			if err != nil {
+			e, err := readRow(tx, key)
+			if err != nil && !isBadRow(err) {
 				return err
 			}
-			if b == nil {
-				renewed[key] = true
-				continue
-			}
-			e, err := decode(key, b)
-			if err != nil {
-				return err
-			}
-			if e.Expires.IsZero() || e.Expires.After(now) {
+			if e == nil || e.Expires.IsZero() || e.Expires.After(now) {
 				renewed[key] = true
 				continue
 			}
@@ -306,20 +309,16 @@ func (s *Store) remove(ctx context.Context, batch []*doomed) error {
 		counts := map[string]int64{}
 		var ends []End
 		for _, d := range batch {
-			b, err := tx.Get(rowPrefix + d.key)
-			if err != nil {
+			e, err := readRow(tx, d.key)
+			if err != nil && !isBadRow(err) {
 				return err
 			}
-			if b == nil {
+			if e == nil {
 				continue
-			}
-			e, err := decode(d.key, b)
-			if err != nil {
-				return err
 			}
 			dels := []string{
 				rowPrefix + d.key, alivePrefix + d.key,
-				accPrefix + e.Namespace + "/" + s.hash("accessor:"+e.Accessor),
+				s.accessorKey(e.Namespace, e.Accessor),
 			}
 			if !e.Due.IsZero() {
 				dels = append(dels, e.dueKey(d.key))

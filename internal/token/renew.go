@@ -65,7 +65,7 @@ func (s *Store) Renew(ctx context.Context, key string, increment time.Duration, 
 			until, capped = m, true
 		}
 		e.Expires, e.Renewed, e.Given = until, now, until.Sub(now)
-		if err := e.putDue(tx, key, until); err != nil {
+		if err := e.putDue(tx, key, until, now); err != nil {
 			return err
 		}
 		return putRow(tx, key, e)

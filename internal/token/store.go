@@ -79,7 +79,7 @@ var ErrInvalid = errs.New(errs.Denied, "permission denied: the token is invalid,
 // Key is the keyed hash by which a token's text is known to the store.
 func (s *Store) Key(text secret.String) string {
 	t := text.Reveal()
-	return namespaceOf(t) + "/" + s.hash("token:"+t)
+	return namespaceOf(t) + "/" + s.tokenKey(t)
 }
 
 func (s *Store) hash(of string) string {
@@ -250,7 +250,7 @@ func (s *Store) UsesLeft(ctx context.Context, key string) (n int, err error) {
 func (s *Store) ByAccessor(ctx context.Context, ns, accessor string) (string, *Entry, error) {
 	var key string
 	err := s.cfg.Store.View(ctx, func(v storage.View) error {
-		b, err := v.Get(accPrefix + ns + "/" + s.hash("accessor:"+accessor))
+		b, err := v.Get(s.accessorKey(ns, accessor))
 		_, key, _ = strings.Cut(string(b), " ")
 		return err
 	})
@@ -322,7 +322,7 @@ func (s *Store) addCount(tx storage.Tx, ns string, n int64) error {
 }
 
 // putDue writes the due key of a token that expires, moving an earlier one.
-func (e *Entry) putDue(tx storage.Tx, key string, at time.Time) error {
+func (e *Entry) putDue(tx storage.Tx, key string, at, now time.Time) error {
 	if !e.Due.IsZero() {
 		if err := tx.Delete(e.dueKey(key)); err != nil {
 			return err
@@ -332,12 +332,33 @@ func (e *Entry) putDue(tx storage.Tx, key string, at time.Time) error {
 		e.Due = at
 		return nil
 	}
-	at, err := lane.Later(tx, Target, at)
+	at, err := lane.Later(tx, Target, at, now)
 	if err != nil {
 		return err
 	}
 	e.Due = at.Round(0)
 	return tx.Put(e.dueKey(key), nil)
+}
+
+// readRow reads a token's row: nil when there is none. Of a row that cannot be
+// read the error is a *storage.CorruptError; see isBadRow.
+func readRow(r storage.Reader, key string) (*Entry, error) {
+	b, err := r.Get(rowPrefix + key)
+	if err != nil || b == nil {
+		return nil, err
+	}
+	e, err := decode(key, b)
+	if err != nil {
+		return nil, &storage.CorruptError{Key: rowPrefix + key, Err: err}
+	}
+	return e, nil
+}
+
+// isBadRow reports whether an error is of one row that cannot be read. It
+// refuses its token, and nothing else stops for it.
+func isBadRow(err error) bool {
+	var bad *storage.CorruptError
+	return errors.As(err, &bad)
 }
 
 func putRow(tx storage.Tx, key string, e *Entry) error {
