@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -15,7 +16,7 @@ import (
 // record appends one request or response record, with its line end.
 func (e *encoder) record(kind string, en *Entry) {
 	e.open(kind, en.Time)
-	e.text("error", en.Error)
+	e.text("error", e.sentence(en))
 	if en.Auth != nil {
 		e.name("auth")
 		e.auth(en.Auth)
@@ -27,6 +28,35 @@ func (e *encoder) record(kind string, en *Entry) {
 		e.response(en.Response, &en.Request)
 	}
 	e.buf = append(e.buf, '}', '\n')
+}
+
+// shortest is the length from which on a value is looked for in a sentence.
+// Shorter ones would hash parts of other words, and hide nothing by that.
+const shortest = 4
+
+// sentence is the error that the client reads, with the values in it that came
+// with the request hashed as they are in the request's data. A password that
+// was sent in the wrong field is often repeated by what refuses it.
+func (e *encoder) sentence(en *Entry) string {
+	s := en.Error
+	if s == "" || en.Request.Data == nil || e.f.Raw {
+		return s
+	}
+	e.nonHMAC = en.Request.NonHMACKeys
+	en.Request.Data(nil, func(field string, isSecret bool, v string) string {
+		if len(v) < shortest {
+			return ""
+		}
+		quoted := strconv.Quote(v)
+		for _, form := range []string{v, quoted[1 : len(quoted)-1]} {
+			if strings.Contains(s, form) {
+				s = strings.ReplaceAll(s, form, e.field(field, isSecret, v))
+			}
+		}
+		return ""
+	})
+	e.nonHMAC = nil
+	return s
 }
 
 // event appends one event record, with its line end.

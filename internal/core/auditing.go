@@ -3,8 +3,8 @@ package core
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -276,17 +276,17 @@ func (x *exchange) auditRequest(ctx context.Context, refused error) error {
 		return err
 	}
 	if !x.u.broker.Enabled() {
-		return refused
+		return nil
 	}
 	e := &audit.Entry{Request: x.auditedRequest(), Auth: x.auditedAuth()}
 	if refused != nil {
-		e.Error = errs.Message(refused)
+		e.Error = sentence(refused)
 	}
-	x.entry = e
 	if err := x.u.broker.Request(ctx, e); err != nil {
 		return err
 	}
-	return refused
+	x.entry = e
+	return nil
 }
 
 func (x *exchange) auditedRequest() audit.Request {
@@ -307,36 +307,53 @@ func (x *exchange) auditedRequest() audit.Request {
 		ep, body := x.ep, x.req.Body
 		r.Data = func(dst []byte, hash wire.Hasher) []byte { return ep.AppendHashedBody(dst, body, hash) }
 	case len(x.req.Query) > 0:
-		q := url.Values(x.req.Query)
-		r.Data = func(dst []byte, hash wire.Hasher) []byte { return audit.Query(q, nil)(dst, hash) }
+		r.Data = audit.Query(x.req.Query, x.ep.Secret)
 	}
 	for _, h := range *x.u.auditing.headers.Load() {
 		if vs := x.req.Header.Values(h.Name); len(vs) > 0 {
-			r.Headers = append(r.Headers, audit.Header{Name: h.Name, Values: vs, HMAC: h.HMAC})
+			r.Headers = append(r.Headers, audit.Header{Name: h.Name, Values: vs, HMAC: h.HMAC || bearing[h.Name]})
 		}
 	}
 	return r
 }
 
+// bearing are headers that carry tokens. They are hashed whatever the operator
+// asked for.
+var bearing = map[string]bool{"x-vault-token": true, "authorization": true, "cookie": true}
+
 // ShownPath is a request's path as logs may show it: without the lease id or
-// token that some paths carry.
+// token that some paths carry. Of a lease id only the end is secret.
 func ShownPath(path string) string {
 	if n := secretFrom(path); n > 0 {
-		return path[:n] + "redacted"
+		return path[:max(n, strings.LastIndexByte(path, '/')+1)] + "redacted"
 	}
 	return path
 }
 
-// secretFrom is where a lease id begins in the paths that carry one.
-func secretFrom(path string) int {
-	for _, p := range []string{
-		"sys/leases/renew/", "sys/leases/revoke/", "sys/renew/", "sys/revoke/", "sys/leases/lookup/",
+// bearers are the paths that end in a lease id or a token, and prefixes those
+// that end in what lease ids begin with, where people write a whole one.
+var (
+	bearers = []string{
+		"sys/leases/renew/", "sys/leases/revoke/", "sys/renew/", "sys/revoke/",
 		"auth/token/lookup/", "auth/token/renew/", "auth/token/revoke/", "auth/token/revoke-orphan/",
-	} {
-		if rest, ok := strings.CutPrefix(path, p); ok && rest != "" && !strings.HasSuffix(rest, "/") {
-			if i := strings.LastIndexByte(path, '/'); i+1 > len(p)-1 {
-				return i + 1
-			}
+	}
+	prefixes = []string{
+		"sys/leases/lookup/", "sys/leases/revoke-prefix/", "sys/leases/revoke-force/", "sys/revoke-prefix/", "sys/revoke-force/",
+	}
+)
+
+// secretFrom is where in a path a lease id or a token begins, or 0. From there
+// on the record has its hash, which is the one that the data of other records
+// and sys/audit-hash have.
+func secretFrom(path string) int {
+	for _, p := range bearers {
+		if strings.HasPrefix(path, p) && len(path) > len(p) {
+			return len(p)
+		}
+	}
+	for _, p := range prefixes {
+		if strings.HasPrefix(path, p) && lease.IsID(strings.TrimSuffix(path[len(p):], "/")) {
+			return len(p)
 		}
 	}
 	return 0
@@ -374,13 +391,27 @@ func (x *exchange) auditResponse(ctx context.Context, failed error) error {
 	if x.entry == nil {
 		return nil
 	}
-	x.entry.Response = &audit.Response{}
 	if failed != nil {
-		x.entry.Error = errs.Message(failed)
+		x.entry.Error = sentence(failed)
+		x.entry.Response = &audit.Response{}
+		if e := (*errs.Error)(nil); errors.As(failed, &e) && e.Data != nil {
+			x.resp.Data = wire.OfAny(e.Data)
+			x.entry.Response = x.auditedResponse()
+		}
 	} else {
 		x.entry.Response = x.auditedResponse()
 	}
 	return x.u.broker.Response(ctx, x.entry)
+}
+
+// sentence is what a record says of a failure. "Not there" needs none, as in
+// Vault; any other must not look like success.
+func sentence(err error) string {
+	msg := errs.Message(named(err))
+	if msg == "" && !errs.Is(err, errs.NotFound) {
+		return "refused"
+	}
+	return msg
 }
 
 func (x *exchange) auditedResponse() *audit.Response {

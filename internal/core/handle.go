@@ -32,9 +32,10 @@ type exchange struct {
 	decision policy.Decision
 	lastUse  bool
 
-	entry *audit.Entry // nil while no device is enabled
-	resp  Response
-	link  link // among the requests inside
+	entry      *audit.Entry // nil while no device is enabled
+	unrecorded bool         // no device took a record, which the broker has logged
+	resp       Response
+	link       link // among the requests inside
 }
 
 // Handle answers one request. It is the path of every request there is.
@@ -98,6 +99,7 @@ func (x *exchange) serve(ctx context.Context) error {
 		err = x.admit(ctx)
 	}
 	if aerr := x.auditRequest(ctx, err); aerr != nil {
+		x.unrecorded = true
 		return aerr
 	}
 	if err == nil {
@@ -107,6 +109,7 @@ func (x *exchange) serve(ctx context.Context) error {
 		err = x.wrap(ctx)
 	}
 	if aerr := x.auditResponse(ctx, err); aerr != nil {
+		x.unrecorded = true
 		x.takeBack()
 		return aerr
 	}
@@ -158,10 +161,12 @@ func (p *Response) fill(r *route.Request, res route.Result) {
 
 func (x *exchange) fail(err error) {
 	err = named(err)
-	if errs.KindOf(err) == errs.Internal {
+	switch {
+	case x.unrecorded:
+	case errs.KindOf(err) == errs.Internal:
 		x.u.core.log.Error("a request failed", "request", x.req.ID, "operation", x.req.Op.String(),
 			"mount", x.r.Mount.Path, "error", err)
-	} else if errs.Is(err, errs.Upstream) || errs.Is(err, errs.Unavailable) {
+	case errs.Is(err, errs.Upstream) || errs.Is(err, errs.Unavailable):
 		x.u.core.log.Warn("a request was not served", "request", x.req.ID, "mount", x.r.Mount.Path, "error", err)
 	}
 	warnings := x.resp.Warnings

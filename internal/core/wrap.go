@@ -164,12 +164,20 @@ func (c *Core) Unwrap(ctx context.Context, text secret.String) (*route.Whole, er
 func (r *wrapRow) whole() *route.Whole {
 	w := &route.Whole{LeaseID: r.LeaseID, LeaseDuration: r.LeaseTTL, Renewable: r.Renewable}
 	if r.Data != nil {
-		w.Data = wire.Value(r.Data)
+		w.Data = unwrapped{wire.Value(r.Data)}
 	}
 	if r.Auth != nil {
-		w.Auth = wire.Value(r.Auth)
+		w.Auth = unwrapped{wire.Value(r.Auth)}
 	}
 	return w
+}
+
+// unwrapped is data whose types were lost on the way. To the audit log all of
+// it is secret.
+type unwrapped struct{ wire.Value }
+
+func (u unwrapped) AppendHashed(dst []byte, hash wire.Hasher) []byte {
+	return u.Value.AppendHashed(dst, func(field string, _ bool, s string) string { return hash(field, true, s) })
 }
 
 // Rewrap moves a wrapped answer to a new wrapping token of the same TTL.

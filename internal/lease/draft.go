@@ -82,6 +82,17 @@ func ParseMark(s string) (o Origin, hash string, ok bool) {
 	return Origin{Instance: p[1], Epoch: epoch}, p[3], true
 }
 
+// IsID reports whether a text has the form of a lease's id: a path, and what was
+// drawn for it.
+func IsID(s string) bool {
+	i := strings.LastIndexByte(s, '/')
+	random := s[i+1:]
+	if i < 1 || len(random) != idLength {
+		return false
+	}
+	return strings.Trim(random, idAlphabet) == ""
+}
+
 func randomID() string {
 	var out [idLength]byte
 	var buf [2 * idLength]byte

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"reflect"
+	"slices"
 
 	"github.com/leasehold/leasehold/internal/errs"
 	"github.com/leasehold/leasehold/internal/lease"
@@ -74,6 +75,8 @@ type Endpoint struct {
 	exists func(ctx context.Context, req *Request) (bool, error)
 	call   func(ctx context.Context, req *Request) (Result, error)
 	audit  func(dst, body []byte, hash wire.Hasher) []byte
+
+	secrets []string // fields whose type is a secret
 }
 
 // Form is how the data of an answer stand in its body.
@@ -115,6 +118,10 @@ func (e *Endpoint) AppendHashedBody(dst, body []byte, hash wire.Hasher) []byte {
 	}
 	return e.audit(dst, body, hash)
 }
+
+// Secret reports whether the type of a field that the endpoint takes is a
+// secret.
+func (e *Endpoint) Secret(field string) bool { return e != nil && slices.Contains(e.secrets, field) }
 
 // Option changes an endpoint as it is declared.
 type Option func(*Endpoint)
@@ -254,6 +261,11 @@ func newEndpoint[In any](op wire.Op, pattern string, class Class) *Endpoint {
 	e.audit = wire.NewDecoder[In]().AppendHashedBody
 	if in := reflect.TypeFor[In](); in != reflect.TypeFor[None]() {
 		e.In = in
+		for _, f := range wire.FieldsOf(in) {
+			if f.Secret {
+				e.secrets = append(e.secrets, f.Name)
+			}
+		}
 	}
 	return e
 }

@@ -246,7 +246,7 @@ func TestLifeOfAProcess(t *testing.T) {
 	if err := s.Call(t.Context(), "PUT", "sys/leases/renew/"+lease, s.Root, nil, nil); err == nil {
 		t.Error("renewing a lease that is not there gave no error")
 	}
-	contains(t, auditFile, `"sys/leases/renew/database/creds/app/hmac-sha256:`)
+	contains(t, auditFile, `"sys/leases/renew/hmac-sha256:`)
 	contains(t, logFile, "request answered request=")
 	contains(t, logFile, "path=sys/leases/renew/database/creds/app/redacted status=400")
 	if b, err := os.ReadFile(logFile); err != nil || bytes.Contains(b, []byte("abcdefghijklmnopqrstuvwx")) {

@@ -11,6 +11,7 @@ import (
 	"github.com/leasehold/leasehold/internal/errs"
 	"github.com/leasehold/leasehold/internal/lease"
 	"github.com/leasehold/leasehold/internal/route"
+	"github.com/leasehold/leasehold/internal/secret"
 	"github.com/leasehold/leasehold/internal/wire"
 )
 
@@ -50,13 +51,14 @@ func (e *Engine) leaseRoutes(t *route.Table) {
 	}
 }
 
+// A lease's id is a secret to the audit log: whoever knows it can renew it.
 type leaseIn struct {
-	ID    string `json:"lease_id" doc:"The lease's id."`
-	URLID string `json:"url_lease_id"`
+	ID    secret.String `json:"lease_id" doc:"The lease's id."`
+	URLID secret.String `json:"url_lease_id"`
 }
 
 func (in leaseIn) id() (lease.ID, error) {
-	id := cmp.Or(in.ID, in.URLID)
+	id := cmp.Or(in.ID.Reveal(), in.URLID.Reveal())
 	if id == "" {
 		return "", errs.New(errs.Invalid, "lease_id must be specified")
 	}
@@ -64,13 +66,13 @@ func (in leaseIn) id() (lease.ID, error) {
 }
 
 type leaseOut struct {
-	ID          lease.ID   `json:"id"`
-	Path        string     `json:"path"`
-	IssueTime   time.Time  `json:"issue_time"`
-	ExpireTime  time.Time  `json:"expire_time"`
-	LastRenewal *time.Time `json:"last_renewal"`
-	Renewable   bool       `json:"renewable"`
-	TTL         wire.TTL   `json:"ttl"`
+	ID          secret.String `json:"id"`
+	Path        string        `json:"path"`
+	IssueTime   time.Time     `json:"issue_time"`
+	ExpireTime  time.Time     `json:"expire_time"`
+	LastRenewal *time.Time    `json:"last_renewal"`
+	Renewable   bool          `json:"renewable"`
+	TTL         wire.TTL      `json:"ttl"`
 }
 
 func (e *Engine) lookupLease(ctx context.Context, req *route.Request, in leaseIn) (leaseOut, error) {
@@ -83,7 +85,7 @@ func (e *Engine) lookupLease(ctx context.Context, req *route.Request, in leaseIn
 		return leaseOut{}, err
 	}
 	out := leaseOut{
-		ID: l.ID, Path: l.Path, IssueTime: l.Issued, ExpireTime: l.Expires, Renewable: l.Renewable, TTL: e.left(l),
+		ID: secret.New(string(l.ID)), Path: l.Path, IssueTime: l.Issued, ExpireTime: l.Expires, Renewable: l.Renewable, TTL: e.left(l),
 	}
 	if !l.Renewed.IsZero() {
 		out.LastRenewal = &l.Renewed
@@ -99,12 +101,23 @@ type prefixIn struct {
 	Prefix string `json:"prefix" doc:"Path that the leases' ids begin with."`
 }
 
-func (e *Engine) leaseKeys(ctx context.Context, req *route.Request, in prefixIn) (route.Keys, error) {
+// leaseKeysOut is route.Keys of what may be the secret ends of ids.
+type leaseKeysOut struct {
+	Keys []secret.String `json:"keys"`
+}
+
+func (e *Engine) leaseKeys(ctx context.Context, req *route.Request, in prefixIn) (out leaseKeysOut, err error) {
 	keys, err := e.cfg.Leases.Keys(ctx, req.Mount.Namespace, in.Prefix)
 	if err != nil {
-		return route.Keys{}, err
+		return out, err
 	}
-	return route.ListOf(keys)
+	for _, k := range keys {
+		out.Keys = append(out.Keys, secret.New(k))
+	}
+	if len(keys) == 0 {
+		return out, errs.Gone
+	}
+	return out, nil
 }
 
 type renewIn struct {
@@ -261,13 +274,13 @@ func (e *Engine) eachLease(ctx context.Context, ns string, q lease.Query, fn fun
 }
 
 type listLeasesIn struct {
-	Prefix      string `json:"prefix" doc:"Path that the leases' ids begin with."`
-	Type        string `json:"type" doc:"irrevocable lists only those."`
-	Irrevocable bool   `json:"irrevocable" doc:"The same as type=irrevocable."`
-	After       string `json:"after" doc:"Last lease of the page before."`
-	Limit       string `json:"limit" doc:"Most leases to answer, 1000 without; at most 10000."`
-	Children    bool   `json:"include_child_namespaces"`
-	Force       bool   `json:"force"`
+	Prefix      string        `json:"prefix" doc:"Path that the leases' ids begin with."`
+	Type        string        `json:"type" doc:"irrevocable lists only those."`
+	Irrevocable bool          `json:"irrevocable" doc:"The same as type=irrevocable."`
+	After       secret.String `json:"after" doc:"Last lease of the page before."`
+	Limit       string        `json:"limit" doc:"Most leases to answer, 1000 without; at most 10000."`
+	Children    bool          `json:"include_child_namespaces"`
+	Force       bool          `json:"force"`
 }
 
 const (
@@ -277,19 +290,19 @@ const (
 
 // leaseRow is one lease in an operator's list.
 type leaseRow struct {
-	ID          lease.ID    `json:"lease_id"`
-	Path        string      `json:"path"`
-	Holder      string      `json:"holder,omitempty"` // the token's display name
-	IssueTime   time.Time   `json:"issue_time"`
-	ExpireTime  time.Time   `json:"expire_time"`
-	TTL         wire.TTL    `json:"ttl"`
-	Renewable   bool        `json:"renewable"`
-	Ending      bool        `json:"ending,omitempty"`
-	Cause       lease.Cause `json:"cause,omitempty"`
-	Irrevocable bool        `json:"irrevocable,omitempty"`
-	Error       string      `json:"errmsg,omitempty"` // the target's
-	NextTry     time.Time   `json:"next_try,omitzero"`
-	Tries       int         `json:"tries,omitempty"`
+	ID          secret.String `json:"lease_id"`
+	Path        string        `json:"path"`
+	Holder      string        `json:"holder,omitempty"` // the token's display name
+	IssueTime   time.Time     `json:"issue_time"`
+	ExpireTime  time.Time     `json:"expire_time"`
+	TTL         wire.TTL      `json:"ttl"`
+	Renewable   bool          `json:"renewable"`
+	Ending      bool          `json:"ending,omitempty"`
+	Cause       lease.Cause   `json:"cause,omitempty"`
+	Irrevocable bool          `json:"irrevocable,omitempty"`
+	Error       string        `json:"errmsg,omitempty"` // the target's
+	NextTry     time.Time     `json:"next_try,omitzero"`
+	Tries       int           `json:"tries,omitempty"`
 }
 
 type listLeasesOut struct {
@@ -302,7 +315,7 @@ type listLeasesOut struct {
 func (e *Engine) listLeases(ctx context.Context, req *route.Request, in listLeasesIn) (listLeasesOut, error) {
 	ns := req.Mount.Namespace
 	q := lease.Query{
-		Prefix: in.Prefix, Irrevocable: in.Irrevocable || in.Type == irrevocable, After: lease.ID(in.After), Limit: leasePage,
+		Prefix: in.Prefix, Irrevocable: in.Irrevocable || in.Type == irrevocable, After: lease.ID(in.After.Reveal()), Limit: leasePage,
 	}
 	switch n, err := strconv.Atoi(in.Limit); {
 	case in.Limit == "":
@@ -328,7 +341,7 @@ func (e *Engine) listLeases(ctx context.Context, req *route.Request, in listLeas
 		}
 		byMount[l.MountID]++
 		out.Leases = append(out.Leases, leaseRow{
-			ID: l.ID, Path: l.Path, Holder: name, IssueTime: l.Issued, ExpireTime: l.Expires, TTL: e.left(l),
+			ID: secret.New(string(l.ID)), Path: l.Path, Holder: name, IssueTime: l.Issued, ExpireTime: l.Expires, TTL: e.left(l),
 			Renewable: l.Renewable, Ending: l.Ending, Cause: l.Cause, Irrevocable: l.Irrevocable,
 			Error: l.Error, NextTry: l.NextTry, Tries: l.Tries,
 		})
