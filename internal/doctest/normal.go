@@ -19,6 +19,7 @@ var varying = []struct {
 	{regexp.MustCompile(`v-[A-Za-z0-9_]+-[A-Za-z0-9_-]+-[A-Za-z0-9]{8,}-\d{10}`), "<user>"},
 	{regexp.MustCompile(`v-[a-z0-9]+(?:-[a-z0-9_]+)*-[A-Za-z0-9]{16,}`), "<user>"},
 	{regexp.MustCompile(`\b\d+h\d+m\d+s\b|\b\d+m\d+s\b|\b\d+h\d+m\b`), "<duration>"},
+	{regexp.MustCompile(`last used [0-9hms]+ ago`), "last used <duration> ago"},
 	{regexp.MustCompile(`next try in [0-9hms]+`), "next try in <duration>"}, // drawn
 	{regexp.MustCompile(`\b1[6-9]\d{8}\b`), "<unixtime>"},
 	{regexp.MustCompile(`127\.0\.0\.1:\d{4,5}`), "<address>"},
