@@ -165,6 +165,7 @@ func TestEverySQLMessage(t *testing.T) {
 		{"cut before the message", tcpproxy.Cut},
 		{"cut behind the message", tcpproxy.CutAfter},
 		{"cut before the answer", tcpproxy.AnswerCut},
+		{"cut within the answer", tcpproxy.AnswerTorn},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

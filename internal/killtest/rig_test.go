@@ -119,10 +119,12 @@ func (l *lab) prepare(pg *testenv.PG, db string) {
 		GRANT EXECUTE ON FUNCTION pg_control_system() TO %[1]s`, l.manager, l.group, verifier.Reveal()))
 }
 
-func (l *lab) newCore() *core.Core {
+func (l *lab) newCore() *core.Core { return l.newCoreOn(l.store) }
+
+func (l *lab) newCoreOn(store storage.Backend) *core.Core {
 	none := func(context.Context, engine.Env) (engine.Engine, error) { return nothing{}, nil }
 	return core.New(core.Config{
-		Store: l.store,
+		Store: store,
 		Engines: map[string]engine.Factory{
 			"secret/database": database.New, "secret/cubbyhole": cubbyhole.New,
 			"secret/system": none, "secret/identity": none, "auth/token": none,
@@ -150,7 +152,7 @@ type object map[string]any
 
 func (l *lab) handle(op wire.Op, path string, tok secret.String, body object) *core.Response {
 	l.t.Helper()
-	req := &core.Request{ID: "req", Op: op, Path: path, Token: tok}
+	req := request(op, path, tok)
 	if body != nil {
 		b, err := json.Marshal(body)
 		if err != nil {
@@ -159,6 +161,10 @@ func (l *lab) handle(op wire.Op, path string, tok secret.String, body object) *c
 		req.Body = b
 	}
 	return l.core.Handle(l.t.Context(), req)
+}
+
+func request(op wire.Op, path string, tok secret.String) *core.Request {
+	return &core.Request{ID: "req", Op: op, Path: path, Token: tok}
 }
 
 func (l *lab) write(path string, body object) {

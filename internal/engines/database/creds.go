@@ -116,6 +116,7 @@ func (e *Engine) issue(ctx context.Context, req *route.Request, in nameIn) (g le
 	g.Names = []string{p.c.Identity + "/" + p.user}
 	g.Live = []string{e.env.Key(rowLive + p.c.generation())}
 	g.Group = in.Name
+	g.Limit = r.MaxCreation.Duration()
 	g.Make = p.make
 	return g, nil
 }
@@ -248,7 +249,7 @@ func (e *Engine) end(ctx context.Context, _ string, items []*lease.Ending[ref]) 
 		through[w.generation] = c
 		batches[w] = append(batches[w], &postgres.Ending{
 			Role: it.Ref.User, Mark: it.Mark, Heir: it.Ref.Heir, SQL: it.Ref.Revocation,
-			Terminate: it.Ref.terminates(it.Cause), Disabled: it.Disabled, Done: it.Done,
+			Terminate: it.Ref.terminates(it.Cause), Late: e.env.Now().After(it.MakeBy), Disabled: it.Disabled, Done: it.Done,
 		})
 	}
 	for w, batch := range batches {
@@ -260,6 +261,10 @@ func (e *Engine) end(ctx context.Context, _ string, items []*lease.Ending[ref]) 
 	}
 }
 
+// meetLimit bounds asking a server who it is, where the caller has no deadline
+// of his own: it may be silent for ever.
+const meetLimit = 15 * time.Second
+
 // endThrough ends a batch through one generation. An error is everybody's;
 // without one each has its own.
 func (e *Engine) endThrough(ctx context.Context, c *stored, identity string, batch []*postgres.Ending) error {
@@ -268,7 +273,9 @@ func (e *Engine) endThrough(ctx context.Context, c *stored, identity string, bat
 		return err
 	}
 	defer release()
-	if _, err := e.meet(ctx, c, t); err != nil && !errors.Is(err, errChanged) {
+	meeting, cancel := context.WithTimeout(ctx, meetLimit)
+	defer cancel()
+	if _, err := e.meet(meeting, c, t); err != nil && !errors.Is(err, errChanged) {
 		return err
 	}
 	t.End(ctx, identity, batch)

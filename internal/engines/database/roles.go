@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/leasehold/leasehold/internal/engines/database/statements"
 	"github.com/leasehold/leasehold/internal/errs"
@@ -21,6 +22,7 @@ type roleIn struct {
 	Renewal          wire.Opt[wire.Strings] `json:"renew_statements" doc:"SQL that extends a user. The default moves VALID UNTIL."`
 	TTL              wire.Opt[wire.TTL]     `json:"default_ttl" doc:"How long a lease lasts; 0 is the mount's default."`
 	MaxTTL           wire.Opt[wire.TTL]     `json:"max_ttl" doc:"How long renewals can make it; 0 is the mount's."`
+	MaxCreation      wire.Opt[wire.TTL]     `json:"max_creation_time" doc:"How long making a user may take before it is given up and undone; 30s unless said otherwise, 10m at most."`
 	Credential       wire.Opt[string]       `json:"credential_type" doc:"What is made: password."`
 	CredentialConfig wire.Opt[wire.KV]      `json:"credential_config" doc:"password_policy: the policy that draws passwords, instead of the connection's."`
 	MemberOf         wire.Opt[wire.CSV]     `json:"member_of" doc:"Groups that users join. With groups no statements are needed: group-role mode."`
@@ -35,6 +37,7 @@ type roleOut struct {
 	Renewal          wire.Strings `json:"renew_statements"`
 	TTL              wire.TTL     `json:"default_ttl"`
 	MaxTTL           wire.TTL     `json:"max_ttl"`
+	MaxCreation      wire.TTL     `json:"max_creation_time,omitzero"`
 	Credential       string       `json:"credential_type"`
 	CredentialConfig wire.KV      `json:"credential_config,omitempty"`
 	MemberOf         wire.CSV     `json:"member_of,omitempty"`
@@ -72,7 +75,7 @@ func (e *Engine) readRole(ctx context.Context, _ *route.Request, in nameIn) (rol
 	}
 	return roleOut{
 		Connection: r.Connection, Creation: r.Creation, Revocation: r.Revocation, Rollback: r.Rollback, Renewal: r.Renewal,
-		TTL: r.TTL, MaxTTL: r.MaxTTL, Credential: r.Credential, CredentialConfig: r.CredentialCfg,
+		TTL: r.TTL, MaxTTL: r.MaxTTL, MaxCreation: r.MaxCreation, Credential: r.Credential, CredentialConfig: r.CredentialCfg,
 		MemberOf: r.MemberOf, Sessions: r.Sessions,
 	}, nil
 }
@@ -126,6 +129,7 @@ func (in roleIn) apply(r *role) {
 	list(in.Renewal, &r.Renewal)
 	in.TTL.Apply(&r.TTL)
 	in.MaxTTL.Apply(&r.MaxTTL)
+	in.MaxCreation.Apply(&r.MaxCreation)
 	if v, ok := in.Credential.Get(); ok && v != "" {
 		r.Credential = v
 	}
@@ -148,6 +152,10 @@ func advise(req *route.Request, r *role) {
 	}
 }
 
+// mostCreation bounds max_creation_time: a lease whose creation has an unknown
+// end waits that long before it can go.
+const mostCreation = 10 * time.Minute
+
 // program is a role's statements, ready to be filled in.
 type program struct {
 	creation, revocation, renewal *statements.Set
@@ -166,6 +174,8 @@ func compile(r *role, c *connection) (p program, err error) {
 		return bad("credential_type %q is not supported; use password", r.Credential)
 	case r.Sessions != "" && r.Sessions != "terminate" && r.Sessions != "leave":
 		return bad("revoke_sessions is terminate or leave, not %q", r.Sessions)
+	case r.MaxCreation.Duration() > mostCreation:
+		return bad("max_creation_time is %s at most", mostCreation)
 	case r.ours() && (len(r.Creation) > 0 || len(r.Renewal) > 0):
 		return bad("give either member_of or statements: with groups, users are made and extended by SQL of our own")
 	}

@@ -220,6 +220,7 @@ type role struct {
 	Renewal       []string          `json:"renewal"`
 	TTL           wire.TTL          `json:"ttl"`
 	MaxTTL        wire.TTL          `json:"max_ttl"`
+	MaxCreation   wire.TTL          `json:"max_creation_time"` // 0: lease.DefaultLimit
 	Credential    string            `json:"credential"`
 	CredentialCfg map[string]string `json:"credential_config"`
 	// MemberOf are the groups that users of the role join, in group-role

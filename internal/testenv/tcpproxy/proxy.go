@@ -21,11 +21,12 @@ type Action uint8
 
 // The actions.
 const (
-	Pass      Action = iota // hand it on
-	Cut                     // close both sides instead of handing it on
-	CutAfter                // hand it on, then close both sides before an answer comes back
-	Swallow                 // hand on neither this nor anything after it, either way; keep the connection
-	AnswerCut               // hand it on, wait for the answer, drop that and close: done, but nobody knows
+	Pass       Action = iota // hand it on
+	Cut                      // close both sides instead of handing it on
+	CutAfter                 // hand it on, then close both sides before an answer comes back
+	Swallow                  // hand on neither this nor anything after it, either way; keep the connection
+	AnswerCut                // hand it on, wait for the answer, drop that and close: done, but nobody knows
+	AnswerTorn               // AnswerCut, but the first half of the answer arrives
 )
 
 // Fault decides about each piece from the client. It runs on the connection's
@@ -171,7 +172,7 @@ func (p *Proxy) serve(client net.Conn) {
 	defer p.release(server)
 
 	swallow := make(chan struct{}) // closed: nothing passes any more
-	lastAnswer := make(chan struct{})
+	lastAnswer := make(chan Action, 1)
 	var back sync.WaitGroup
 	back.Go(func() {
 		defer client.Close()
@@ -179,7 +180,10 @@ func (p *Proxy) serve(client net.Conn) {
 		for {
 			n, err := server.Read(buf)
 			select {
-			case <-lastAnswer: // the server has answered; the client shall not hear it
+			case act := <-lastAnswer: // the server has answered; the client shall not hear it
+				if act == AnswerTorn {
+					_, _ = client.Write(buf[:n/2])
+				}
 				return
 			case <-swallow:
 				n = 0
@@ -201,19 +205,19 @@ func (p *Proxy) serve(client net.Conn) {
 }
 
 // forward copies from the client until either side ends or a fault says so.
-func (p *Proxy) forward(client, server net.Conn, swallow, lastAnswer chan struct{}) {
+func (p *Proxy) forward(client, server net.Conn, swallow chan struct{}, lastAnswer chan<- Action) {
 	buf := make([]byte, 64<<10)
 	for {
 		n, err := client.Read(buf)
 		if n > 0 {
-			switch p.judge(buf[:n]) {
+			switch act := p.judge(buf[:n]); act {
 			case Cut:
 				return
 			case CutAfter:
 				_, _ = server.Write(buf[:n])
 				return
-			case AnswerCut:
-				close(lastAnswer)
+			case AnswerCut, AnswerTorn:
+				lastAnswer <- act
 				_, _ = server.Write(buf[:n])
 				// The other goroutine closes the client after the answer.
 				_, _ = io.Copy(io.Discard, client)

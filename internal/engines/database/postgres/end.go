@@ -31,6 +31,9 @@ type Ending struct {
 	Heir string
 	// SQL is the operator's own way to end it, run after the first stages.
 	SQL []string
+	// Late says that no creation may commit any more. A role that is not
+	// there is then made sure of: see vouch.
+	Late bool
 	// Terminate ends open sessions. Otherwise they are left alone.
 	Terminate bool
 	// Disabled is called when no new login is possible any more, Done once
@@ -122,14 +125,17 @@ func (f *finisher) find(ctx context.Context) error {
 	for _, r := range found {
 		byName[r[0]] = r
 	}
+	var late []*ending
 	for _, e := range f.list {
 		r, ok := byName[e.Role]
 		switch {
+		case !ok && e.Late:
+			late = append(late, e)
 		case !ok:
 			e.done(lease.ErrAbsent)
 		case r[2] != e.Mark:
 			f.t.log.Warn("a role has the name of a lease's login but not its mark; it is left alone", "role", e.Role, "lease_mark", e.Mark)
-			e.done(nil)
+			e.done(lease.ErrNameTaken)
 		default:
 			e.oid = r[1]
 			if r[3] == "f" { // an earlier try got this far
@@ -137,6 +143,45 @@ func (f *finisher) find(ctx context.Context) error {
 				e.Disabled = func() {}
 			}
 		}
+	}
+	return f.vouch(ctx, late)
+}
+
+// vouch makes sure that roles which are not there will not appear. A creation
+// whose last check was passed in time may still be committing, on a disk that
+// hangs or while a synchronous replica is away, and nobody can see it. It holds
+// the role's name in the catalogue's index, so a creation of our own, which is
+// rolled back, waits for its end or gives up.
+func (f *finisher) vouch(ctx context.Context, list []*ending) error {
+	run := func(list []*ending) error {
+		m := begin(f.s, remaining(ctx))
+		for _, e := range list {
+			m.add("CREATE ROLE " + ident(e.Role))
+		}
+		m.add("ROLLBACK")
+		_, err := m.send(ctx, f.conn.Conn().PgConn())
+		return err
+	}
+	for alone := len(list) == 1; len(list) > 0; alone = true {
+		part := list
+		if alone {
+			part = list[:1]
+		}
+		err := run(part)
+		switch {
+		case f.conn.Conn().IsClosed():
+			return fmt.Errorf("making sure that a role is gone: %w", err)
+		case err != nil && !alone:
+			continue // each for itself
+		case err != nil && Code(err) != codePermission: // who may not create, did not
+			err = fmt.Errorf("a creation that came late may still be under way: %w", err)
+		default:
+			err = lease.ErrAbsent
+		}
+		for _, e := range part {
+			e.done(err)
+		}
+		list = list[len(part):]
 	}
 	return nil
 }

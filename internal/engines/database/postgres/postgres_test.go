@@ -238,6 +238,10 @@ func TestBatches(t *testing.T) {
 		all[6].SQL = []string{"DROP ROLE no_such_role_at_all"}
 		for i, err := range end(t, target, all...) {
 			switch i {
+			case 2:
+				if !errors.Is(err, lease.ErrNameTaken) {
+					t.Errorf("End of one that is not ours = %v, want ErrNameTaken", err)
+				}
 			case 5:
 				if !errors.Is(err, lease.ErrAbsent) {
 					t.Errorf("End of one that is not there = %v, want ErrAbsent", err)
