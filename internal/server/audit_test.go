@@ -38,7 +38,8 @@ type local struct {
 	http  *http.Client
 }
 
-func startLocal(t *testing.T, hcl string) *local {
+// startLocal starts one with more configuration, and settings of its listener.
+func startLocal(t *testing.T, hcl string, listener ...string) *local {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "lh") // t.TempDir() can be too long for a socket
 	if err != nil {
@@ -46,7 +47,7 @@ func startLocal(t *testing.T, hcl string) *local {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	socket := filepath.Join(dir, "s")
-	conf, _, err := config.Parse("test", fmt.Appendf(nil, "storage \"inmem\" {}\nlistener \"unix\" {\n  address = %q\n}\n%s", socket, hcl))
+	conf, _, err := config.Parse("test", fmt.Appendf(nil, "storage \"inmem\" {}\nlistener \"unix\" {\n  address = %q\n%s\n}\n%s", socket, strings.Join(listener, "\n"), hcl))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,6 +84,13 @@ func startLocal(t *testing.T, hcl string) *local {
 // ask sends a request and gives its status and body.
 func (l *local) ask(method, target, tok, body string, header ...string) (int, string) {
 	l.t.Helper()
+	status, text, _ := l.askFor(method, target, tok, body, header...)
+	return status, text
+}
+
+// askFor is ask with the headers of the answer.
+func (l *local) askFor(method, target, tok, body string, header ...string) (int, string, http.Header) {
+	l.t.Helper()
 	req, err := http.NewRequest(method, "http://x", strings.NewReader(body))
 	if err != nil {
 		l.t.Fatal(err)
@@ -107,13 +115,13 @@ func (l *local) ask(method, target, tok, body string, header ...string) (int, st
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	return resp.StatusCode, string(b)
+	return resp.StatusCode, string(b), resp.Header
 }
 
 // must is ask with the root token for what has to succeed.
 func (l *local) must(method, target, body string, header ...string) reply {
 	l.t.Helper()
-	status, text := l.ask(method, target, l.root, body, header...)
+	status, text, _ := l.askFor(method, target, l.root, body, header...)
 	if status/100 != 2 {
 		l.t.Fatalf("%s %s = %d %s", method, target, status, text)
 	}

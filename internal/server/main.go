@@ -120,6 +120,7 @@ func run(ctx context.Context, version string, a Args) error {
 	for _, w := range warned {
 		log.Warn("configuration: " + w.String())
 	}
+	limitMemory(conf.Storage)
 	s, err := New(ctx, Config{
 		Conf: conf, Version: version, Log: log, Level: level, ReopenLog: reopen,
 		Reload: func() (*config.Config, error) { c, _, err := load(); return c, err },
