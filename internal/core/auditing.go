@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 
 	"github.com/leasehold/leasehold/internal/audit"
@@ -48,9 +47,8 @@ type AuditHeader struct {
 
 // auditing keeps the broker's devices in step with the store.
 type auditing struct {
-	mu      sync.Mutex
-	dirty   atomic.Bool
-	open    map[string]audit.Enabled // by path and the stored row's text
+	fresh   fresh
+	open    map[string]audit.Enabled // by path and the stored row's text; for loadDevices alone
 	headers atomic.Pointer[[]AuditHeader]
 }
 
@@ -60,50 +58,47 @@ type MadeDevice struct {
 	Format audit.Format
 }
 
-// loadDevices makes the broker's devices those of the store.
+// loadDevices makes the broker's devices those of the store. One call goes on
+// at a time.
 func (u *unsealed) loadDevices(ctx context.Context) error {
 	a := &u.auditing
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	var rows []AuditDevice
+	var rows []deviceRow
 	var headers []AuditHeader
-	var texts []string
-	err := u.store.View(ctx, func(v storage.View) error {
-		var derr error
-		err := v.Scan(devicePrefix, storage.PrefixEnd(devicePrefix), 0, func(_ string, b []byte) bool {
-			var d AuditDevice
-			derr = json.Unmarshal(b, &d)
-			rows, texts = append(rows, d), append(texts, string(b))
-			return derr == nil
+	err := u.store.View(ctx, func(v storage.View) (err error) {
+		if rows, err = deviceRows(v); err != nil {
+			return err
+		}
+		return storage.ScanEach(v, headerPrefix, storage.PrefixEnd(headerPrefix), 0, func(key string, b []byte, bad error) bool {
+			h := AuditHeader{}
+			if bad == nil {
+				bad = json.Unmarshal(b, &h)
+			}
+			if bad != nil {
+				u.core.log.Error("an audited header cannot be read; its value is hashed in the log", "key", key, "error", bad)
+				h = AuditHeader{Name: key[len(headerPrefix):], HMAC: true}
+			}
+			headers = append(headers, h)
+			return true
 		})
-		if err == nil && derr == nil {
-			err = v.Scan(headerPrefix, storage.PrefixEnd(headerPrefix), 0, func(_ string, b []byte) bool {
-				var h AuditHeader
-				derr = json.Unmarshal(b, &h)
-				headers = append(headers, h)
-				return derr == nil
-			})
-		}
-		if err == nil {
-			err = derr
-		}
-		return err
 	})
 	if err != nil {
 		return fmt.Errorf("reading audit devices: %w", err)
 	}
 	next := map[string]audit.Enabled{}
 	list := make([]audit.Enabled, 0, len(rows))
-	for i, d := range rows {
-		key := d.Path + "\x00" + texts[i]
+	for _, d := range rows {
+		key := d.Path + "\x00" + d.text
 		e, ok := a.open[key]
 		if !ok {
-			made, err := u.core.cfg.Devices(d.Type, d.Options, secret.New(d.Salt))
+			var made MadeDevice
+			if err = d.bad; err == nil {
+				made, err = u.core.cfg.Devices(d.Type, d.Options, secret.New(d.Salt))
+			}
 			if err != nil {
-				// Failing closed: without this device's record there is no
-				// answer, and the log says why.
+				// Failing closed: it takes no record, and where it is the
+				// only one there is no answer. The log says why.
 				u.core.log.Error("an audit device cannot be made", "path", d.Path, "error", err)
-				made = MadeDevice{Device: brokenDevice{err}}
+				made = MadeDevice{Device: &brokenDevice{err}}
 			}
 			e = audit.Enabled{Path: d.Path, Format: made.Format, Device: made.Device}
 		}
@@ -115,21 +110,38 @@ func (u *unsealed) loadDevices(ctx context.Context) error {
 	return u.broker.Set(list)
 }
 
+// deviceRow is a stored device, or why it cannot be read.
+type deviceRow struct {
+	AuditDevice
+	text string
+	bad  error
+}
+
+// deviceRows reads the stored devices. Of one that cannot be read the path is
+// known from its key.
+func deviceRows(v storage.View) (rows []deviceRow, err error) {
+	err = storage.ScanEach(v, devicePrefix, storage.PrefixEnd(devicePrefix), 0, func(key string, b []byte, bad error) bool {
+		r := deviceRow{text: string(b), bad: bad}
+		if bad == nil {
+			r.bad = json.Unmarshal(b, &r.AuditDevice)
+		}
+		r.Path = key[len(devicePrefix):]
+		rows = append(rows, r)
+		return true
+	})
+	return rows, err
+}
+
 // brokenDevice takes nothing.
 type brokenDevice struct{ err error }
 
-func (b brokenDevice) Write([]byte) error { return b.err }
-func (b brokenDevice) Reopen() error      { return b.err }
-func (b brokenDevice) Close() error       { return nil }
+func (b *brokenDevice) Write([]byte) error { return b.err }
+func (b *brokenDevice) Reopen() error      { return b.err }
+func (b *brokenDevice) Close() error       { return nil }
 
 // freshDevices loads the devices anew if the store has changed.
 func (u *unsealed) freshDevices(ctx context.Context) error {
-	if !u.auditing.dirty.Load() {
-		return nil
-	}
-	u.auditing.dirty.Store(false)
-	if err := u.loadDevices(ctx); err != nil {
-		u.auditing.dirty.Store(true)
+	if err := u.auditing.fresh.ensure(func() error { return u.loadDevices(ctx) }); err != nil {
 		return errs.Wrap(errs.Unavailable, err, "the audit devices cannot be read; the server's log has the cause")
 	}
 	return nil
@@ -142,15 +154,9 @@ func (c *Core) AuditDevices(ctx context.Context) (out []AuditDevice, err error) 
 		return nil, err
 	}
 	err = u.store.View(ctx, func(v storage.View) error {
-		var derr error
-		err := v.Scan(devicePrefix, storage.PrefixEnd(devicePrefix), 0, func(_ string, b []byte) bool {
-			var d AuditDevice
-			derr = json.Unmarshal(b, &d)
-			out = append(out, d)
-			return derr == nil
-		})
-		if err == nil {
-			err = derr
+		rows, err := deviceRows(v)
+		for _, r := range rows {
+			out = append(out, r.AuditDevice)
 		}
 		return err
 	})

@@ -43,28 +43,36 @@ func open(t *testing.T, db storage.Backend) *rig {
 // openWith makes a core with more engines.
 func openWith(t *testing.T, db storage.Backend, more map[string]engine.Factory) *rig {
 	t.Helper()
+	r := &rig{t: t, c: newCore(db, more, nil)}
+	in, err := r.c.Init(t.Context(), seal.Params{Shares: 3, Threshold: 2}, secret.String{})
+	if err != nil {
+		t.Fatalf("Init = %v", err)
+	}
+	r.root, r.keys = in.Root, in.Shares
+	t.Cleanup(func() { r.c.Stop(time.Second) })
+	r.unseal()
+	return r
+}
+
+// newCore makes a core that is sealed; change may set more of its Config.
+func newCore(db storage.Backend, more map[string]engine.Factory, change func(*core.Config)) *core.Core {
 	nothing := func(context.Context, engine.Env) (engine.Engine, error) { return none{}, nil }
 	engines := map[string]engine.Factory{
 		"secret/kv": kv.New, "secret/cubbyhole": cubbyhole.New,
 		"secret/system": nothing, "secret/identity": nothing, "auth/token": nothing,
 	}
 	maps.Copy(engines, more)
-	c := core.New(core.Config{
+	conf := core.Config{
 		Store: db, Engines: engines,
 		Devices: func(typ string, options map[string]string, salt secret.String) (core.MadeDevice, error) {
 			m, err := devices.New(typ, options, salt)
 			return core.MadeDevice{Device: m.Device, Format: m.Format}, err
 		},
-	})
-	r := &rig{t: t, c: c}
-	in, err := c.Init(t.Context(), seal.Params{Shares: 3, Threshold: 2}, secret.String{})
-	if err != nil {
-		t.Fatalf("Init = %v", err)
 	}
-	r.root, r.keys = in.Root, in.Shares
-	t.Cleanup(func() { c.Stop(time.Second) })
-	r.unseal()
-	return r
+	if change != nil {
+		change(&conf)
+	}
+	return core.New(conf)
 }
 
 func (r *rig) unseal() {

@@ -3,7 +3,9 @@ package core
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -68,10 +70,11 @@ func (u *unsealed) handle(ctx context.Context, x *exchange) *Response {
 	u.core.inflight.enter(&x.link, x.req)
 	defer x.link.leave()
 
-	err := x.serve(ctx)
+	err := x.serveSafely(ctx)
 	if x.lastUse {
 		// Its own mark is enough; the lane does the rest.
 		if rerr := u.tokens.Revoke(context.WithoutCancel(ctx), x.token.Key); rerr != nil && err == nil {
+			x.takeBack()
 			err = rerr
 		}
 	}
@@ -90,6 +93,25 @@ func (c *Core) notOpen(ctx context.Context) error {
 		return ErrUninitialized
 	}
 	return ErrSealed
+}
+
+// serveSafely is serve, in which a panic ends this request alone: what was made
+// for its answer is taken back, and the log says where it was.
+func (x *exchange) serveSafely(ctx context.Context) (err error) {
+	defer func() {
+		p := recover()
+		if p == nil {
+			return
+		}
+		x.u.core.log.Error("a request panicked; the others go on", "request", x.req.ID, "operation", x.req.Op.String(),
+			"mount", x.r.Mount.Path, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+		x.takeBack()
+		err = errs.New(errs.Internal, "internal error; the server's log has the cause")
+		if x.entry != nil && x.entry.Response == nil {
+			err = errors.Join(err, x.auditResponse(ctx, err))
+		}
+	}()
+	return x.serve(ctx)
 }
 
 // serve is the sentence.
@@ -184,6 +206,8 @@ func named(err error) error {
 		return errs.Wrap(errs.Unavailable, err, "the server's disk is full: nothing can be written until there is room")
 	case errors.Is(err, storage.ErrStopped), errors.Is(err, storage.ErrClosed):
 		return errs.Wrap(errs.Unavailable, err, "the server's store has stopped; its log has the cause")
+	case errors.Is(err, storage.ErrBadKey):
+		return errs.Wrap(errs.Invalid, err, "a name or path in the request is too long, or has characters that are no UTF-8 text")
 	case errors.Is(err, storage.ErrTooLarge):
 		return errs.Wrap(errs.TooLarge, err, "the request writes more than 1 MiB at once")
 	case errors.Is(err, context.DeadlineExceeded):

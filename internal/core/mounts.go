@@ -9,7 +9,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -142,37 +141,34 @@ func (t *mountTable) find(ns, path string) (*mounted, string) {
 type mounts struct {
 	u     *unsealed
 	table atomic.Pointer[mountTable]
-	dirty atomic.Bool
-	mu    sync.Mutex // one loading at a time
+	fresh fresh
 }
 
 // current is the table, loaded anew if the store has changed.
 func (ms *mounts) current(ctx context.Context) (*mountTable, error) {
-	if !ms.dirty.Load() {
-		return ms.table.Load(), nil
-	}
-	ms.mu.Lock()
-	defer ms.mu.Unlock()
-	if !ms.dirty.Swap(false) {
-		return ms.table.Load(), nil
-	}
-	if err := ms.loadLocked(ctx); err != nil {
-		ms.dirty.Store(true)
+	if err := ms.fresh.ensure(func() error { return ms.load(ctx) }); err != nil {
 		return nil, fmt.Errorf("loading the mount table: %w", err)
 	}
 	return ms.table.Load(), nil
 }
 
-func (ms *mounts) loadLocked(ctx context.Context) error {
+// load reads the table. One call goes on at a time.
+func (ms *mounts) load(ctx context.Context) error {
 	old := ms.table.Load()
 	next := &mountTable{byPath: map[string]*mounted{}, byID: map[string]*mounted{}}
 	var rows []*Mount
 	err := ms.u.store.View(ctx, func(v storage.View) error {
-		return v.Scan(mountPrefix, storage.PrefixEnd(mountPrefix), 0, func(key string, b []byte) bool {
+		return storage.ScanEach(v, mountPrefix, storage.PrefixEnd(mountPrefix), 0, func(key string, b []byte, bad error) bool {
 			m := new(Mount)
-			if err := json.Unmarshal(b, m); err != nil || m.V > mountVersion {
+			if bad == nil {
+				bad = json.Unmarshal(b, m)
+			}
+			if bad == nil && m.V > mountVersion {
+				bad = fmt.Errorf("it has version %d, written by a newer server", m.V)
+			}
+			if bad != nil {
 				// Quarantined: this mount does not route, the others do.
-				ms.u.core.log.Error("a mount cannot be read; it is left out", "key", key, "error", err)
+				ms.u.core.log.Error("a mount cannot be read; it is left out", "key", key, "error", bad)
 				return true
 			}
 			rows = append(rows, m)
@@ -300,7 +296,9 @@ func (u *unsealed) leaseKind(mountID, kind string) (lease.AnyKind, bool) {
 func (u *unsealed) leaseMounts(ns, prefix string) []lease.Mount {
 	t, err := u.mounts.current(u.ctx)
 	if err != nil {
-		return nil
+		// The table as it was: whoever ends a prefix must not think that
+		// there is nothing to end. The rows are asked for next, and say so.
+		t = u.mounts.table.Load()
 	}
 	var out []lease.Mount
 	for _, m := range t.byID {
@@ -577,7 +575,9 @@ func (c *Core) MoveMount(ctx context.Context, ns, from, to string) error {
 	if err := t.free(ns, to); err != nil {
 		return err
 	}
+	var moved time.Time
 	_, err = u.store.Update(ctx, func(tx storage.Tx) error {
+		moved = c.cfg.Now()
 		row, err := getMount(tx, ns, m.ID)
 		if err != nil || row == nil {
 			return err
@@ -607,7 +607,7 @@ func (c *Core) MoveMount(ctx context.Context, ns, from, to string) error {
 		return err
 	}
 	if m.Class == ClassAuth {
-		if err := u.tokens.RevokePath(ctx, ns, from); err != nil {
+		if err := u.tokens.RevokePath(ctx, ns, from, moved); err != nil {
 			return err
 		}
 	}
@@ -634,12 +634,18 @@ func (c *Core) RemoveMount(ctx context.Context, ns, path string) error {
 	if m.Protected() {
 		return errs.New(errs.Invalid, "cannot unmount %q: it is the server's own", path)
 	}
+	gone := m.Mount
 	_, err = u.store.Update(ctx, func(tx storage.Tx) error {
 		row, err := getMount(tx, ns, m.ID)
-		if err != nil || row == nil || !row.Ending.IsZero() {
+		if err != nil || row == nil {
 			return err
 		}
+		gone = *row
+		if !row.Ending.IsZero() {
+			return nil // somebody else's removal
+		}
 		row.Ending = c.cfg.Now().Round(0)
+		gone.Ending = row.Ending
 		if err := tx.Put(row.LiveKey(), []byte(lease.Ended)); err != nil {
 			return err
 		}
@@ -655,7 +661,7 @@ func (c *Core) RemoveMount(ctx context.Context, ns, path string) error {
 		return err
 	}
 	// From here on it is finished after a crash too: see sweepMounts.
-	return u.endMount(ctx, m.Mount)
+	return u.endMount(ctx, gone)
 }
 
 // endMount makes a mount's leases due and, once none is left, deletes its data
@@ -667,18 +673,20 @@ func (u *unsealed) endMount(ctx context.Context, m Mount) error {
 		}
 	}
 	if m.Class == ClassAuth {
-		if err := u.tokens.RevokePath(ctx, m.Namespace, m.Path); err != nil {
+		if err := u.tokens.RevokePath(ctx, m.Namespace, m.Path, m.Ending); err != nil {
 			return err
 		}
 	}
-	n, err := u.leases.CountMount(ctx, m.ID)
-	if err != nil || n > 0 {
+	// Its mark is durable: no lease comes after this look. The rows are
+	// looked at and not their count, since with them goes all that ending a
+	// lease needs.
+	if left, err := u.leases.OnMount(ctx, lease.Mount{Namespace: m.Namespace, ID: m.ID}); err != nil || left {
 		return err
 	}
 	if err := u.deletePrefix(ctx, m.slice()); err != nil {
 		return err
 	}
-	_, err = u.store.Update(ctx, func(tx storage.Tx) error {
+	_, err := u.store.Update(ctx, func(tx storage.Tx) error {
 		if err := tx.Delete(m.LiveKey()); err != nil {
 			return err
 		}
@@ -708,9 +716,9 @@ func (u *unsealed) deletePrefix(ctx context.Context, prefix string) error {
 	for {
 		var keys []string
 		err := u.store.View(ctx, func(v storage.View) error {
-			return v.Scan(prefix, storage.PrefixEnd(prefix), storage.MaxTxKeys, func(key string, _ []byte) bool {
+			return storage.ScanEach(v, prefix, storage.PrefixEnd(prefix), 0, func(key string, _ []byte, _ error) bool {
 				keys = append(keys, key)
-				return true
+				return len(keys) < storage.MaxTxKeys
 			})
 		})
 		if err != nil || len(keys) == 0 {

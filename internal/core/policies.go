@@ -179,8 +179,8 @@ func (c *Core) PolicyNames(ctx context.Context, kind PolicyKind, ns string) (nam
 	}
 	prefix := string(kind) + ns + "/"
 	err = u.store.View(ctx, func(v storage.View) error {
-		return v.Scan(prefix, storage.PrefixEnd(prefix), 0, func(key string, _ []byte) bool {
-			names = append(names, key[len(prefix):])
+		return storage.ScanEach(v, prefix, storage.PrefixEnd(prefix), 0, func(key string, _ []byte, _ error) bool {
+			names = append(names, key[len(prefix):]) // the key says it all
 			return true
 		})
 	})

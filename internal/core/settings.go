@@ -42,7 +42,7 @@ const DefaultRotation = 3_865_470_566
 // settings caches what is read at every request.
 type settings struct {
 	cors  atomic.Pointer[CORS]
-	dirty atomic.Bool
+	fresh fresh
 }
 
 // CORS is the setting in force. While sealed it is the zero value.
@@ -51,19 +51,17 @@ func (c *Core) CORS() CORS {
 	if u == nil {
 		return CORS{}
 	}
-	if u.settings.dirty.Swap(false) {
+	err := u.settings.fresh.ensure(func() error {
 		var conf CORS
-		if err := u.readJSON(u.ctx, corsKey, &conf); err != nil {
-			u.settings.dirty.Store(true)
-			u.core.log.Error("reading the CORS setting; no web page is let in", "error", err)
-			return CORS{}
-		}
+		err := u.readJSON(u.ctx, corsKey, &conf)
 		u.settings.cors.Store(&conf)
+		return err
+	})
+	if err != nil {
+		u.core.log.Error("reading the CORS setting; no web page is let in", "error", err)
+		return CORS{}
 	}
-	if p := u.settings.cors.Load(); p != nil {
-		return *p
-	}
-	return CORS{}
+	return *u.settings.cors.Load()
 }
 
 // SetCORS stores the setting.

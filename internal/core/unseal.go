@@ -77,11 +77,10 @@ func (c *Core) makeOpen(ctx context.Context, root []byte) (err error) {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	if err := u.loadDevices(ctx); err != nil {
+	u.lost(0) // nothing is loaded yet
+	if err := u.freshDevices(ctx); err != nil {
 		return err
 	}
-	u.settings.dirty.Store(true)
-	u.mounts.dirty.Store(true)
 	if _, err := u.mounts.current(ctx); err != nil {
 		return err
 	}
@@ -152,13 +151,13 @@ func (u *unsealed) changed(changes []storage.Change) {
 	for _, c := range changes {
 		switch prefix, _, _ := strings.Cut(c.Key, "/"); prefix + "/" {
 		case mountPrefix:
-			u.mounts.dirty.Store(true)
+			u.mounts.fresh.changed()
 		case policyPrefix:
 			u.policies.changed(c.Key, c.Rev)
 		case settingsPrefix:
-			u.settings.dirty.Store(true)
+			u.settings.fresh.changed()
 		case devicePrefix, headerPrefix:
-			u.auditing.dirty.Store(true)
+			u.auditing.fresh.changed()
 		}
 	}
 }
@@ -167,9 +166,9 @@ func (u *unsealed) changed(changes []storage.Change) {
 func (u *unsealed) lost(rev storage.Revision) {
 	u.tokens.Lost(rev)
 	u.policies.drop(rev)
-	u.settings.dirty.Store(true)
-	u.mounts.dirty.Store(true)
-	u.auditing.dirty.Store(true)
+	u.settings.fresh.changed()
+	u.mounts.fresh.changed()
+	u.auditing.fresh.changed()
 }
 
 // Cubbyhole is the engine that drops what a token kept when the token ends.

@@ -43,6 +43,9 @@ func (d deltas) write(tx storage.Tx, part int) error {
 		}
 		key := counter + strconv.Itoa(part)
 		b, err := tx.Get(key)
+		if isBadRow(err) {
+			b, err = nil, nil // a figure that is lost must stop no lease
+		}
 		if err != nil {
 			return err
 		}
@@ -62,12 +65,12 @@ func (d deltas) write(tx storage.Tx, part int) error {
 // sum adds up the parts of a counter, or of all whose names begin so.
 func (s *Store) sum(ctx context.Context, counter string) (n int64, err error) {
 	err = s.cfg.Store.View(ctx, func(v storage.View) error {
-		return v.Scan(counter, storage.PrefixEnd(counter), 0, func(_ string, b []byte) bool {
+		return storage.ScanEach(v, counter, storage.PrefixEnd(counter), 0, func(_ string, b []byte, _ error) bool {
 			n += parseCount(b)
 			return true
 		})
 	})
-	return n, err
+	return max(n, 0), err // below zero where a row was lost
 }
 
 // CountNamespace, CountMount and CountGroup give the number of leases that

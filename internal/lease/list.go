@@ -185,6 +185,13 @@ func (s *Store) OnTarget(ctx context.Context, target string) (bool, error) {
 	return found, err
 }
 
+// OnMount reports whether any lease of a mount is left, ending ones and those
+// that cannot be read included.
+func (s *Store) OnMount(ctx context.Context, m Mount) (bool, error) {
+	keys, err := s.page(ctx, Scope{Mount: m}, "", 1)
+	return len(keys) > 0, err
+}
+
 // Tidy deletes owner keys, due keys and name reservations that point at no
 // lease. There are none unless a row was quarantined and removed by hand.
 func (s *Store) Tidy(ctx context.Context) (removed int, err error) {
@@ -207,14 +214,17 @@ func (s *Store) Tidy(ctx context.Context) (removed int, err error) {
 			var strays []string
 			last, n := "", 0
 			err := s.cfg.Store.View(ctx, func(v storage.View) error {
-				return v.Scan(from, storage.PrefixEnd(prefix), pageSize, func(key string, value []byte) bool {
+				return storage.ScanEach(v, from, storage.PrefixEnd(prefix), 0, func(key string, value []byte, bad error) bool {
 					last, n = key, n+1
+					if bad != nil {
+						return n < pageSize // left where it is
+					}
 					if k := of(key, value); k != "" {
 						if b, err := v.Get(rowPrefix + k); err == nil && b == nil {
 							strays = append(strays, key)
 						}
 					}
-					return true
+					return n < pageSize
 				})
 			})
 			if err != nil {

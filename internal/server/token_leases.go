@@ -124,5 +124,5 @@ func (l leases) revokeTokens(ctx context.Context, ns, prefix string) error {
 	if err != nil {
 		return err
 	}
-	return s.RevokePath(ctx, ns, prefix)
+	return s.RevokePath(ctx, ns, prefix, time.Time{})
 }

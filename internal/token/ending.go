@@ -27,12 +27,13 @@ func (s *Store) Revoke(ctx context.Context, key string) error {
 
 // RevokePath ends the tokens that were made at or below a path, with all below
 // them: "auth/userpass/" logs everybody out who came in there. Tokens that
-// never expire, which are root's, stay.
-func (s *Store) RevokePath(ctx context.Context, ns, path string) error {
+// never expire, which are root's, stay, and so do those made after until,
+// unless that is zero: another mount may have the path by then.
+func (s *Store) RevokePath(ctx context.Context, ns, path string, until time.Time) error {
 	prefix := strings.Trim(path, "/") + "/"
 	var keys []string
 	err := s.Each(ctx, ns, func(key string, e *Entry) bool {
-		if strings.HasPrefix(e.Path+"/", prefix) && !e.Expires.IsZero() {
+		if strings.HasPrefix(e.Path+"/", prefix) && !e.Expires.IsZero() && (until.IsZero() || !e.Created.After(until)) {
 			keys = append(keys, key)
 		}
 		return true
@@ -364,12 +365,15 @@ func (s *Store) Tidy(ctx context.Context) (removed int, err error) {
 			var strays []string
 			last, n := "", 0
 			err := s.cfg.Store.View(ctx, func(v storage.View) error {
-				return v.Scan(from, storage.PrefixEnd(prefix), pageSize, func(key string, value []byte) bool {
+				return storage.ScanEach(v, from, storage.PrefixEnd(prefix), 0, func(key string, value []byte, bad error) bool {
 					last, n = key, n+1
+					if bad != nil {
+						return n < pageSize // left where it is
+					}
 					if b, err := v.Get(rowPrefix + pointed(prefix, key, value)); err == nil && b == nil {
 						strays = append(strays, key)
 					}
-					return true
+					return n < pageSize
 				})
 			})
 			if err != nil {

@@ -275,7 +275,11 @@ var ErrNoAccessor = errs.New(errs.Invalid, "invalid accessor")
 func (s *Store) Accessors(ctx context.Context, ns string, fn func(accessor string) bool) error {
 	prefix := accPrefix + ns + "/"
 	return s.cfg.Store.View(ctx, func(v storage.View) error {
-		return v.Scan(prefix, storage.PrefixEnd(prefix), 0, func(_ string, b []byte) bool {
+		return storage.ScanEach(v, prefix, storage.PrefixEnd(prefix), 0, func(_ string, b []byte, bad error) bool {
+			if bad != nil {
+				s.cfg.Log.Error("listing accessors", "error", bad)
+				return true
+			}
 			accessor, _, _ := strings.Cut(string(b), " ")
 			return fn(accessor)
 		})
@@ -287,8 +291,11 @@ func (s *Store) Accessors(ctx context.Context, ns string, fn func(accessor strin
 func (s *Store) Each(ctx context.Context, ns string, fn func(key string, e *Entry) bool) error {
 	prefix := rowPrefix + ns + "/"
 	return s.cfg.Store.View(ctx, func(v storage.View) error {
-		return v.Scan(prefix, storage.PrefixEnd(prefix), 0, func(key string, b []byte) bool {
-			e, err := decode(key, b)
+		return storage.ScanEach(v, prefix, storage.PrefixEnd(prefix), 0, func(key string, b []byte, err error) bool {
+			var e *Entry
+			if err == nil {
+				e, err = decode(key, b)
+			}
 			if err != nil {
 				s.cfg.Log.Error("listing tokens", "error", err)
 				return true
@@ -302,18 +309,21 @@ func (s *Store) Each(ctx context.Context, ns string, fn func(key string, e *Entr
 func (s *Store) Count(ctx context.Context, ns string) (n int64, err error) {
 	prefix := countPrefix + ns + "/"
 	err = s.cfg.Store.View(ctx, func(v storage.View) error {
-		return v.Scan(prefix, storage.PrefixEnd(prefix), 0, func(_ string, b []byte) bool {
+		return storage.ScanEach(v, prefix, storage.PrefixEnd(prefix), 0, func(_ string, b []byte, _ error) bool {
 			part, _ := strconv.ParseInt(string(b), 10, 64)
 			n += part
 			return true
 		})
 	})
-	return n, err
+	return max(n, 0), err // below zero where a row was lost
 }
 
 func (s *Store) addCount(tx storage.Tx, ns string, n int64) error {
 	key := countPrefix + ns + "/" + strconv.Itoa(s.cfg.Part)
 	b, err := tx.Get(key)
+	if isBadRow(err) {
+		b, err = nil, nil // a figure that is lost must stop no token
+	}
 	if err != nil {
 		return err
 	}
