@@ -43,7 +43,7 @@ func TestEveryKeyIsDocumented(t *testing.T) {
 	} {
 		known[inner] = true // keys of blocks within a listener
 	}
-	for _, row := range regexp.MustCompile("(?m)^\\|[^|]*\\|").FindAllString(string(page), -1) {
+	for _, row := range regexp.MustCompile(`(?m)^\|[^|]*\|`).FindAllString(string(page), -1) {
 		for _, m := range regexp.MustCompile("`([a-z0-9]+_[a-z0-9_]+)`").FindAllStringSubmatch(row, -1) {
 			if !known[m[1]] {
 				t.Errorf("docs/configuration.md has a row for %s, which nobody knows", m[1])

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -46,6 +48,12 @@ func (w *worker) Run(ctx context.Context, target string, items []lane.Work) erro
 		w.done[target] = append(w.done[target], it.ID)
 	}
 	return err
+}
+
+func (w *worker) ids(target string) []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.done[target])
 }
 
 func (w *worker) count(target string) int {
@@ -110,7 +118,7 @@ func TestWorkIsDoneWhenDue(t *testing.T) {
 		w.add(t, "a", "soon", time.Minute)
 		time.Sleep(30 * time.Minute)
 		synctest.Wait()
-		if got := w.done["a"]; len(got) != 1 || got[0] != "soon" {
+		if got := w.ids("a"); len(got) != 1 || got[0] != "soon" {
 			t.Errorf("done after 30 minutes: %v, want soon", got)
 		}
 		time.Sleep(31 * time.Minute)
@@ -165,7 +173,10 @@ func TestBatchesAreBounded(t *testing.T) {
 		}
 		time.Sleep(2 * time.Minute)
 		synctest.Wait()
-		if n := w.count("a"); n != 100 || w.most != 10 {
+		n := w.count("a")
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if n != 100 || w.most != 10 {
 			t.Errorf("%d done in batches of at most %d, want 100 and 10", n, w.most)
 		}
 	})
@@ -173,11 +184,12 @@ func TestBatchesAreBounded(t *testing.T) {
 
 // Connection faults open the breaker; one attempt closes it again.
 func TestBreaker(t *testing.T) {
-	down := true
-	tries := 0
+	var down atomic.Bool
+	var tries atomic.Int32
+	down.Store(true)
 	do := func(string, []lane.Work) error {
-		tries++
-		if down {
+		tries.Add(1)
+		if down.Load() {
 			return lane.ConnFault(errors.New("connection refused"))
 		}
 		return nil
@@ -191,13 +203,13 @@ func TestBreaker(t *testing.T) {
 		if !st.Open || st.LastError == "" {
 			t.Errorf("Status = %+v, want open", st)
 		}
-		if tries > 40 {
-			t.Errorf("%d tries in ten minutes of a dead target", tries)
+		if n := tries.Load(); n > 40 {
+			t.Errorf("%d tries in ten minutes of a dead target", n)
 		}
 		if err := s.Create(t.Context(), "a", func(context.Context) error { return nil }); !errs.Is(err, errs.Upstream) && err != nil {
 			t.Errorf("Create = %v, want Upstream", err)
 		}
-		down = false
+		down.Store(false)
 		time.Sleep(2 * time.Minute)
 		synctest.Wait()
 		if n := w.count("a"); n != 50 || s.Status("a").Open {
