@@ -134,9 +134,12 @@ func TestBlockedCreateCommitsLater(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p, err := leases.RevokePrefix(t.Context(), token.RootNamespace, "database/", lease.Forced, true)
-		if err != nil || !p.Cleaning {
-			t.Errorf("RevokePrefix by force = %+v, %v, want one that is cleaning up", p, err)
+		// An attempt may be under way that met the cut.
+		if !l.within(5*time.Second, nil, func() bool {
+			p, err := leases.RevokePrefix(t.Context(), token.RootNamespace, "database/", lease.Forced, true)
+			return err == nil && p.Cleaning
+		}) {
+			t.Error("revoking by force is not answered as still cleaning up")
 		}
 		release()
 		if !l.within(10*time.Second, nil, func() bool { return len(l.logins()) == 1 }) {
