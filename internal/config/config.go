@@ -85,10 +85,10 @@ type Lanes struct {
 
 // Telemetry is what sys/metrics shows.
 type Telemetry struct {
-	PrometheusRetention time.Duration // how long figures that stopped are shown; negative: no Prometheus format
-	DisableHostname     bool          // leave the host's name out of the names of gauges
-	UsageGaugePeriod    time.Duration // between counts of what exists; zero: 10 minutes
-	MetricsPrefix       string        // of the names; empty: "vault"
+	// PrometheusRetention is how long figures that stopped changing are shown,
+	// at least; ours never go away. Negative: no Prometheus format.
+	PrometheusRetention time.Duration
+	MetricsPrefix       string // of the names; empty: "vault"
 }
 
 // Warning is something in the configuration that has no effect.

@@ -142,7 +142,7 @@ func TestEverything(t *testing.T) {
 		PIDFile: "/run/leasehold.pid", RawStorageEndpoint: true,
 		ResponseHeaderHostname: true, ReportedVersion: "1.19.3+ent", MaxRestartGap: 24 * time.Hour,
 		Lanes:     config.Lanes{Create: 8, Revoke: 4, Batch: 32},
-		Telemetry: config.Telemetry{PrometheusRetention: time.Hour, DisableHostname: true, MetricsPrefix: "lh"},
+		Telemetry: config.Telemetry{PrometheusRetention: time.Hour, MetricsPrefix: "lh"},
 	}
 	if diff := cmp.Diff(want, got, same); diff != "" {
 		t.Errorf("configuration (-want +got):\n%s", diff)
@@ -333,6 +333,8 @@ func TestWarnings(t *testing.T) {
 		{`listener "tcp" { tls_disable = 1 tls_cert_file = "a" tls_key_file = "b" }`, "its certificates are not used"},
 		{`cluster_addr = "https://a:8201"`, "cluster_addr has no effect"},
 		{`plugin_directory = "/x"`, "plugin_directory has no effect"},
+		{`telemetry { usage_gauge_period = "10m" }`, "usage_gauge_period has no effect"},
+		{`telemetry { disable_hostname = false }`, "disable_hostname = false has no effect"},
 		{`telemetry { statsd_address = "a:1" }`, "statsd_address has no effect"},
 		{`service_registration "kubernetes" { namespace = "a" }`, "service_registration has no effect"},
 		{`listener "tcp" { tls_disable = 1 cluster_address = "a:1" }`, "cluster_address has no effect"},

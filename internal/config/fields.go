@@ -117,8 +117,8 @@ var telemetryFields = telemetry()
 func telemetry() fields[Telemetry] {
 	f := fields[Telemetry]{
 		"prometheus_retention_time": orNone(func(t *Telemetry) *time.Duration { return &t.PrometheusRetention }),
-		"disable_hostname":          flag(func(t *Telemetry) *bool { return &t.DisableHostname }),
-		"usage_gauge_period":        readGaugePeriod,
+		"disable_hostname":          readDisableHostname,
+		"usage_gauge_period":        unused[Telemetry]("what exists is counted as it changes, and shown when sys/metrics is read"),
 		"metrics_prefix":            str(func(t *Telemetry) *string { return &t.MetricsPrefix }),
 	}
 	for _, name := range strings.Fields(`
@@ -137,13 +137,11 @@ func telemetry() fields[Telemetry] {
 	return f
 }
 
-// readGaugePeriod takes "none" too.
-func readGaugePeriod(d *decoder, m member, to *Telemetry) {
-	if strings.EqualFold(m.value.text, "none") {
-		d.warn(m.pos, "usage_gauge_period = none has no effect: the counts cost next to nothing")
-		return
+// readDisableHostname takes what is so anyway.
+func readDisableHostname(d *decoder, m member, _ *Telemetry) {
+	if v, ok := d.boolean(m); ok && !v {
+		d.warn(m.pos, "disable_hostname = false has no effect: the names of figures never have the host's in them")
 	}
-	duration(func(t *Telemetry) *time.Duration { return &t.UsageGaugePeriod })(d, m, to)
 }
 
 // without reads a switch for something that is not there: off is the truth,

@@ -69,10 +69,9 @@ type SanitizedStorage struct {
 
 // SanitizedTelemetry shows Telemetry.
 type SanitizedTelemetry struct {
-	DisableHostname         bool   `json:"disable_hostname"`
+	DisableHostname         bool   `json:"disable_hostname"` // always true
 	MetricsPrefix           string `json:"metrics_prefix"`
 	PrometheusRetentionTime int64  `json:"prometheus_retention_time"`
-	UsageGaugePeriod        int64  `json:"usage_gauge_period"`
 }
 
 // Sanitized is the configuration without what must not be shown.
@@ -89,8 +88,8 @@ func (c *Config) Sanitized() Sanitized {
 		Seals:   []SanitizedSeal{{Type: c.Seal.Kind}},
 		Storage: SanitizedStorage{c.Storage.Kind},
 		Telemetry: SanitizedTelemetry{
-			DisableHostname: c.Telemetry.DisableHostname, MetricsPrefix: c.Telemetry.MetricsPrefix,
-			PrometheusRetentionTime: seconds(c.Telemetry.PrometheusRetention), UsageGaugePeriod: seconds(c.Telemetry.UsageGaugePeriod),
+			DisableHostname: true, MetricsPrefix: c.Telemetry.MetricsPrefix,
+			PrometheusRetentionTime: seconds(c.Telemetry.PrometheusRetention),
 		},
 	}
 	for _, l := range c.Listeners {
