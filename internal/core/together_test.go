@@ -1,0 +1,308 @@
+package core_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/leasehold/leasehold/internal/barrier"
+	"github.com/leasehold/leasehold/internal/core"
+	"github.com/leasehold/leasehold/internal/engine"
+	"github.com/leasehold/leasehold/internal/errs"
+	"github.com/leasehold/leasehold/internal/seal"
+	"github.com/leasehold/leasehold/internal/secret"
+	"github.com/leasehold/leasehold/internal/storage/mem"
+	"github.com/leasehold/leasehold/internal/token"
+	"github.com/leasehold/leasehold/internal/wire"
+)
+
+// together runs fn n times at once and gives the errors.
+func together(n int, fn func(i int) error) []error {
+	out := make([]error, n)
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() { out[i] = fn(i) })
+	}
+	wg.Wait()
+	return out
+}
+
+// succeeded counts the calls without an error, and checks what the others say.
+func succeeded(t *testing.T, results []error, isOK func(error) bool) (n int) {
+	t.Helper()
+	for _, err := range results {
+		switch {
+		case err == nil:
+			n++
+		case !isOK(err):
+			t.Errorf("one of several at once = %v", err)
+		}
+	}
+	return n
+}
+
+func invalid(err error) bool { return errs.Is(err, errs.Invalid) }
+
+func TestInitAtOnce(t *testing.T) {
+	c := newCore(mem.New(), nil, nil)
+	t.Cleanup(func() { c.Stop(time.Second) })
+	var mu sync.Mutex
+	var keys [][]byte
+	results := together(8, func(int) error {
+		in, err := c.Init(t.Context(), seal.Params{Shares: 2, Threshold: 2}, secret.String{})
+		if err == nil {
+			mu.Lock()
+			keys = in.Shares
+			mu.Unlock()
+		}
+		return err
+	})
+	if n := succeeded(t, results, func(err error) bool { return errors.Is(err, barrier.ErrInitialized) }); n != 1 {
+		t.Fatalf("%d of 8 initialisations at once succeeded, want one", n)
+	}
+	// Each holder gives a share, and some are in a hurry.
+	results = together(12, func(i int) error { return c.Unseal(t.Context(), keys[i%2]) })
+	if n := succeeded(t, results, invalid); n == 0 {
+		t.Error("no share was taken")
+	}
+	if _, sealed, err := c.Health(t.Context()); err != nil || sealed {
+		t.Errorf("after both shares the server is sealed: %v, %v", sealed, err)
+	}
+}
+
+// TestMountsAtOnce makes mounts while others ask: of one path there is one,
+// and who has made a mount can use it at once.
+func TestMountsAtOnce(t *testing.T) {
+	r := open(t, mem.New())
+	add := func(path string) error {
+		return r.c.AddMount(t.Context(), &core.Mount{Namespace: token.RootNamespace, Path: path, Class: core.ClassSecret, Type: "kv"})
+	}
+	if n := succeeded(t, together(8, func(int) error { return add("same/") }), invalid); n != 1 {
+		t.Errorf("%d of 8 mounts at one path at once succeeded, want one", n)
+	}
+	done := make(chan struct{})
+	var others sync.WaitGroup
+	for range 2 {
+		others.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+					_, _ = r.c.Mounts(t.Context(), token.RootNamespace, "")
+				}
+			}
+		})
+	}
+	results := together(4, func(i int) error {
+		for j := range 50 {
+			path := fmt.Sprintf("kv-%d-%d/", i, j)
+			if err := add(path); err != nil {
+				return err
+			}
+			req := &core.Request{ID: path, Op: wire.OpUpdate, Path: path + "a", Token: r.root, Body: []byte(`{"a":"b"}`)}
+			if p := r.c.Handle(t.Context(), req); p.Err != nil {
+				return fmt.Errorf("writing to a mount that was just made: %w", p.Err)
+			}
+			if err := r.c.RemoveMount(t.Context(), token.RootNamespace, path); err != nil {
+				return err
+			}
+			if p := r.c.Handle(t.Context(), &core.Request{ID: path, Op: wire.OpRead, Path: path + "a", Token: r.root}); !errs.Is(p.Err, errs.NotFound) {
+				return fmt.Errorf("read of a mount that was just removed: %v", p.Err)
+			}
+		}
+		return nil
+	})
+	close(done)
+	others.Wait()
+	succeeded(t, results, func(error) bool { return false })
+}
+
+// TestSealingDuringMaking: a request that is inside when the server is sealed
+// is finished and answered; one that comes later is refused; one that outlasts
+// the sealing leaves nothing behind.
+func TestSealingDuringMaking(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		takes   time.Duration // of the creation
+		answers bool
+	}{{"within its limit", 5 * time.Second, true}, {"past it", 25 * time.Second, false}} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := newLab(t, mem.New())
+				l.target.making = func() { time.Sleep(c.takes) }
+				var p *core.Response
+				done := make(chan struct{})
+				go func() {
+					defer close(done)
+					p = l.c.Handle(context.Background(), &core.Request{ID: "r", Op: wire.OpRead, Path: "db/creds/a", Token: l.root})
+					if p.Sent != nil {
+						p.Sent(true)
+					}
+				}()
+				synctest.Wait()
+				if err := l.c.SealSoon(); err != nil {
+					t.Fatal(err)
+				}
+				if late := l.do(wire.OpRead, "db/creds/b", l.root, ""); !errs.Is(late.Err, errs.Unavailable) {
+					t.Errorf("a request after sealing = %v, want Unavailable", late.Err)
+				}
+				<-done
+				if (p.Err == nil) != c.answers {
+					t.Errorf("a request inside = %v, want an answer: %v", p.Err, c.answers)
+				}
+				later(time.Minute)
+				l.unseal()
+				later(2 * time.Minute)
+				if n := len(l.target.users()); (n == 1) != c.answers || n > 1 {
+					t.Errorf("the target has %d logins, want one if it was answered: %v", n, c.answers)
+				}
+			})
+		})
+	}
+}
+
+// TestRotationWhileWriting rotates the key under writers, and checks that every
+// row can be read under whatever key it was written, after a restart too.
+func TestRotationWhileWriting(t *testing.T) {
+	db := mem.New()
+	r := open(t, db)
+	r.mount("kv/", "kv", nil)
+	var stop atomic.Bool
+	written := make([]int, 4)
+	var wg sync.WaitGroup
+	for i := range written {
+		wg.Go(func() {
+			for ; !stop.Load(); written[i]++ {
+				path := fmt.Sprintf("kv/%d/%d", i, written[i])
+				body := fmt.Appendf(nil, `{"n":"%d"}`, written[i])
+				if p := r.c.Handle(t.Context(), &core.Request{ID: path, Op: wire.OpUpdate, Path: path, Token: r.root, Body: body}); p.Err != nil {
+					t.Errorf("writing while the key is rotated: %v", p.Err)
+					return
+				}
+			}
+		})
+	}
+	for range 10 {
+		if _, err := r.c.RotateKey(t.Context()); err != nil {
+			t.Errorf("RotateKey = %v", err)
+		}
+	}
+	stop.Store(true)
+	wg.Wait()
+	st, err := r.c.KeyStatus()
+	if err != nil || st.Term != 11 {
+		t.Errorf("KeyStatus = %+v, %v, want term 11", st, err)
+	}
+	r.c.Stop(time.Second)
+	r.c = newCore(db, nil, nil)
+	r.unseal()
+	for i, n := range written {
+		for j := range n {
+			p := r.ok(wire.OpRead, fmt.Sprintf("kv/%d/%d", i, j), r.root, "")
+			if got, want := string(p.Data.AppendJSON(nil)), fmt.Sprintf(`{"n":"%d"}`, j); got != want {
+				t.Fatalf("kv/%d/%d = %s, want %s", i, j, got, want)
+			}
+		}
+	}
+}
+
+// TestOldShares: after a rekey only the new shares open the server.
+func TestOldShares(t *testing.T) {
+	db := mem.New()
+	r := open(t, db)
+	if _, _, err := r.c.Reshare(t.Context(), r.keys[:1], 3, 2); err == nil {
+		t.Error("one share of two made new ones")
+	}
+	made, commit, err := r.c.Reshare(t.Context(), r.keys[:2], 3, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	restart := func() {
+		r.c.Stop(time.Second)
+		r.c = newCore(db, nil, nil)
+		t.Cleanup(func() { r.c.Stop(time.Second) })
+	}
+	if err := commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	old := r.keys
+	restart()
+	var last error
+	for _, k := range old[:2] {
+		last = r.c.Unseal(t.Context(), k)
+	}
+	if !errs.Is(last, errs.Invalid) {
+		t.Errorf("Unseal with old shares = %v, want Invalid", last)
+	}
+	if _, sealed, _ := r.c.Health(t.Context()); !sealed {
+		t.Fatal("old shares have opened the server")
+	}
+	r.keys = made
+	r.unseal()
+	r.ok(wire.OpUpdate, "cubbyhole/x", r.root, `{"a":"b"}`)
+}
+
+// TestTokensOfAMountThatCameLater: removing an auth method logs out who came in
+// by it, and not who came in by the next one at its path.
+func TestTokensOfAMountThatCameLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		engines := map[string]engine.Factory{}
+		engines["auth/door"] = func(context.Context, engine.Env) (engine.Engine, error) { return none{}, nil }
+		r := openWith(t, mem.New(), engines)
+		ctx := t.Context()
+		enable := func() {
+			t.Helper()
+			if err := r.c.AddMount(ctx, &core.Mount{Namespace: "root", Path: "auth/door/", Class: core.ClassAuth, Type: "door"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		enter := func() string {
+			t.Helper()
+			tok, err := r.c.CreateToken(ctx, &token.Entry{
+				Policies: []string{"default"}, Path: "auth/door/login", TTL: time.Hour, Expires: time.Now().Add(time.Hour),
+			}, secret.String{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return tok.Key
+		}
+		tokens, err := r.c.Tokens()
+		if err != nil {
+			t.Fatal(err)
+		}
+		alive := func(keys ...string) (out []bool) {
+			for _, k := range keys {
+				ok, err := tokens.Alive(ctx, "root", k)
+				if err != nil {
+					t.Fatal(err)
+				}
+				out = append(out, ok)
+			}
+			return out
+		}
+		enable()
+		first := enter()
+		later(time.Second)
+		if err := r.c.RemoveMount(ctx, "root", "auth/door/"); err != nil {
+			t.Fatal(err)
+		}
+		removed := time.Now()
+		later(time.Second)
+		enable()
+		second := enter()
+		// What a removal that was cut does again, once there is another mount.
+		if err := tokens.RevokePath(ctx, "root", "auth/door/", removed); err != nil {
+			t.Fatal(err)
+		}
+		if got := alive(first, second); !slices.Equal(got, []bool{false, true}) {
+			t.Errorf("alive are %v, want only the token of the mount that there is", got)
+		}
+	})
+}
