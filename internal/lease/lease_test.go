@@ -97,8 +97,10 @@ type rig struct {
 
 var mount = lease.Mount{Namespace: ns, ID: "m1", Path: "database/"}
 
-func newRig(t *testing.T) *rig {
-	r := &rig{t: t, db: mem.New(), target: &target{logins: map[string]string{}, refuse: map[string]error{}}}
+func newRig(t *testing.T) *rig { return newRigOn(t, mem.New()) }
+
+func newRigOn(t *testing.T, db storage.Backend) *rig {
+	r := &rig{t: t, db: db, target: &target{logins: map[string]string{}, refuse: map[string]error{}}}
 	r.kind = &lease.Kind[ref]{Name: "user", Version: 1, End: r.target.end}
 	r.kind.Renew = func(context.Context, string, ref, string, time.Time) error {
 		r.target.set(func() { r.target.renews++ })
@@ -145,15 +147,20 @@ func (r *rig) put(key, value string) {
 }
 
 // left counts the keys under a prefix.
-func (r *rig) left(prefix string) (n int) {
+func (r *rig) left(prefix string) (n int) { r.t.Helper(); return len(r.keys(prefix)) }
+
+func (r *rig) keys(prefix string) (keys []string) {
 	r.t.Helper()
 	err := r.db.View(context.Background(), func(v storage.View) error {
-		return v.Scan(prefix, storage.PrefixEnd(prefix), 0, func(string, []byte) bool { n++; return true })
+		return v.Scan(prefix, storage.PrefixEnd(prefix), 0, func(key string, _ []byte) bool {
+			keys = append(keys, key)
+			return true
+		})
 	})
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	return n
+	return keys
 }
 
 func (r *rig) draft() *lease.Draft { return r.store.Draft("database/creds/app") }

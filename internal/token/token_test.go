@@ -313,3 +313,34 @@ func TestStorm(t *testing.T) {
 		}
 	})
 }
+
+// One row that cannot be read stops no tree: it is refused, its tree ends
+// around it.
+func TestBadRowStopsNoTree(t *testing.T) {
+	run(t, func(r *rig) {
+		parent := r.create(token.Entry{Policies: []string{"p"}}, time.Hour)
+		var kids []*token.Token
+		for range 20 {
+			kids = append(kids, r.create(token.Entry{Policies: []string{"p"}, Parent: parent.Key}, time.Hour))
+		}
+		_, err := r.db.Update(context.Background(), func(tx storage.Tx) error { return tx.Put("tok/"+kids[7].Key, []byte("not a row")) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.store.Revoke(context.Background(), parent.Key); err != nil {
+			t.Fatalf("Revoke = %v", err)
+		}
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		for i, k := range append(kids, parent) {
+			if i != 7 && !r.ended[k.Key] {
+				t.Errorf("what token %d owns was not made due", i)
+			}
+		}
+		if err := r.store.Revoke(context.Background(), kids[7].Key); err != nil {
+			t.Errorf("Revoke of the one that cannot be read = %v", err)
+		}
+	})
+}
