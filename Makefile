@@ -32,7 +32,7 @@ demo: ## database credentials that expire, from login to revocation, in a few mi
 	@KEEP=$(KEEP) bin/leasehold-demo -server bin/leasehold
 
 test: ## every test, race detector and fuzz targets included; ends with their number
-	@scripts/need.sh postgres psql race node python
+	@scripts/need.sh postgres psql race node python openssl
 	@CI=true $(GO) run ./internal/testrun -race=$(RACE)
 
 test-quick: ## plain tests only: no race detector, no fuzzing
@@ -58,7 +58,7 @@ bench-leases: ## a million tokens, a kill -9, and storms of expiry
 	$(GO) run ./internal/bench leases
 
 docs: ## rewrite the outputs on the pages under docs/ from what the commands print
-	@scripts/need.sh postgres psql
+	@scripts/need.sh postgres psql openssl
 	CI=true $(GO) test -count=1 ./internal/doctest -update
 
 wire: ## replay the recorded API exchanges and list what differs
@@ -66,7 +66,7 @@ wire: ## replay the recorded API exchanges and list what differs
 	CI=true $(GO) test -count=1 -v -run=TestTranscripts ./internal/wiretest
 
 need: ## install what tests and demo need
-	@scripts/need.sh postgres psql race node python
+	@scripts/need.sh postgres psql race node python openssl
 
 clean: ## remove what was built
 	rm -rf bin

@@ -2,7 +2,7 @@
 # Installs what a make target needs and this machine lacks, from the
 # distribution's packages, saying so first:
 #
-#     scripts/need.sh postgres psql race node python
+#     scripts/need.sh postgres psql race node python openssl
 #
 # It uses whatever is there already, and leaves no new service running: no
 # PostgreSQL cluster is created. As an ordinary user it tries sudo without a
@@ -26,6 +26,8 @@ for need in "$@"; do
 		have npm || packages+=(npm) ;;
 	python) # with its PostgreSQL driver, for the example
 		python3 -c 'import psycopg2' 2>/dev/null || /usr/bin/python3 -c 'import psycopg2' 2>/dev/null || packages+=(python3 python3-psycopg2) ;;
+	openssl) # the pages make keys and a certificate with it
+		have openssl || packages+=(openssl) ;;
 	*) echo "need.sh: I do not know what $need is" >&2; exit 2 ;;
 	esac
 done
