@@ -47,11 +47,17 @@ func appendList(b []byte, list []string) []byte {
 }
 
 func appendTime(b []byte, t time.Time) []byte {
-	if t.IsZero() {
+	switch {
+	case t.IsZero():
 		return binary.AppendVarint(b, noTime)
+	case t.After(lastTime):
+		t = lastTime // a TTL of centuries must not come round to the past
 	}
 	return binary.AppendVarint(b, t.UnixNano())
 }
+
+// lastTime is the last time that a row can hold.
+var lastTime = time.Unix(0, 1<<63-1)
 
 // encode is the stored form of e.
 func encode(e *Entry) []byte {

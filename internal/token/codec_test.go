@@ -32,6 +32,10 @@ func TestCodec(t *testing.T) {
 	if _, err := decode("k", append([]byte{rowVersion + 1}, encode(entry())[1:]...)); err == nil {
 		t.Error("decode takes a row of a newer version")
 	}
+	far := &Entry{Expires: time.Date(2400, 1, 1, 0, 0, 0, 0, time.UTC)}
+	if got, err := decode("k", encode(far)); err != nil || got.Expires.Year() != 2262 {
+		t.Errorf("an end in 2400 is read as %v, %v, want the last year that there is", got.Expires, err)
+	}
 	b := encode(entry())
 	for n := range b {
 		if _, err := decode("k", b[:n]); err == nil {
