@@ -95,7 +95,7 @@ func Open(cfg Config) (*Target, error) {
 		templated: strings.Contains(cfg.URL, "{{password}}"),
 	}
 	total := max(cfg.MaxOpen, 2)
-	revoke := total / 2
+	revoke := max(total/4, 1) // ending goes in batches, creating mostly does not
 	var err error
 	if t.create, err = t.pool(total - revoke); err != nil {
 		return nil, err
