@@ -53,7 +53,7 @@ func (l *lab) block() (release func()) {
 func (l *lab) blocked() {
 	l.t.Helper()
 	ok := l.within(10*time.Second, nil, func() bool {
-		return l.pg.Query(l.t, "postgres", `SELECT count(*) FROM pg_stat_activity WHERE usename = '`+l.manager+
+		return l.look1(`SELECT count(*)::text FROM pg_stat_activity WHERE usename = '`+l.manager+
 			`' AND state = 'active' AND (wait_event_type = 'Lock' OR wait_event = 'PgSleep')`) != "0"
 	})
 	if !ok {

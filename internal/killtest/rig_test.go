@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/leasehold/leasehold/internal/core"
 	"github.com/leasehold/leasehold/internal/engine"
 	"github.com/leasehold/leasehold/internal/engines/cubbyhole"
@@ -51,6 +53,8 @@ type lab struct {
 	root  secret.String
 
 	name, db, manager, group string
+
+	super *pgx.Conn // of the superuser, for looking; nil: none yet
 }
 
 const managerPassword = "manager-pw"
@@ -292,8 +296,26 @@ func (l *lab) logins() []string { return l.roles("rolcanlogin") }
 
 func (l *lab) roles(cond string) []string {
 	l.t.Helper()
-	return strings.Fields(l.pg.Query(l.t, "postgres",
-		`SELECT string_agg(rolname, ' ') FROM pg_roles WHERE starts_with(rolname, 'v_`+l.name+`_') AND `+cond))
+	return strings.Fields(l.look1(`SELECT coalesce(string_agg(rolname, ' '), '') FROM pg_roles
+		WHERE starts_with(rolname, 'v_` + l.name + `_') AND ` + cond))
+}
+
+// look1 asks the lab's server for one text, over a connection that is kept.
+func (l *lab) look1(sql string) (text string) {
+	l.t.Helper()
+	ctx := context.WithoutCancel(l.t.Context())
+	if l.super == nil || l.super.IsClosed() || l.super.Ping(ctx) != nil {
+		conn, err := pgx.Connect(ctx, l.pg.Super("postgres"))
+		if err != nil {
+			l.t.Fatal(err)
+		}
+		l.super = conn
+		l.t.Cleanup(func() { _ = conn.Close(ctx) })
+	}
+	if err := l.super.QueryRow(ctx, sql).Scan(&text); err != nil {
+		l.t.Fatalf("%s: %v", sql, err)
+	}
+	return text
 }
 
 func (l *lab) works(h held) bool {
@@ -361,10 +383,10 @@ func (l *lab) look() {
 func (l *lab) quiet() {
 	l.t.Helper()
 	l.proxy.Break(nil)
+	pids := l.look1(`SELECT coalesce(string_agg(pid::text, ','), '0') FROM pg_stat_activity WHERE usename = '` + l.manager + `'`)
 	l.proxy.CutAll()
 	ok := l.within(20*time.Second, nil, func() bool {
-		n := l.pg.Query(l.t, "postgres", `SELECT count(*) FROM pg_stat_activity WHERE usename = '`+l.manager+`' AND state <> 'idle'`)
-		return n == "0" || n == ""
+		return l.look1(`SELECT count(*)::text FROM pg_stat_activity WHERE pid IN (`+pids+`)`) == "0"
 	})
 	if !ok {
 		l.t.Fatalf("the database is still at work")

@@ -71,7 +71,7 @@ func (h handler) Run(ctx context.Context, target string, items []lane.Work) erro
 		k, ok := h.s.cfg.Kind(g.mount, g.kind)
 		if !ok {
 			for _, e := range batch {
-				e.done(&WaitError{Reason: "the engine of this lease is not loaded; see the server's log"})
+				e.done(errors.New("the engine of this lease is not loaded; see the server's log"))
 			}
 			continue
 		}
@@ -195,6 +195,10 @@ func (s *Store) settle(ctx context.Context, batch []*ending) (fault error) {
 			// force does not change that.
 			s.waits.tell(e.key, stageLater, nil)
 			e.row.Due = late
+			stay = append(stay, e)
+		case forced && lane.IsConnFault(e.err) && end.Tries == 0:
+			// It may have been a connection that died while it was idle.
+			s.again(e, now)
 			stay = append(stay, e)
 		case e.err == nil || absent || forced:
 			gone = append(gone, e)

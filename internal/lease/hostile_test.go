@@ -207,3 +207,30 @@ func TestTTLShorterThanMake(t *testing.T) {
 		r.nothingLeft()
 	})
 }
+
+// Force forgets a lease whose target is down, but not for one connection that
+// died while it was idle.
+func TestForceTriesTwice(t *testing.T) {
+	run(t, func(r *rig) {
+		l := r.mustIssue("alice", time.Hour)
+		r.mustIssue("bob", time.Hour)
+		time.Sleep(2 * lease.DefaultLimit)
+		r.target.set(func() { r.target.down = errors.New("broken pipe") })
+		done := make(chan error)
+		go func() {
+			_, err := r.store.Revoke(r.t.Context(), ns, l.ID, lease.Forced, true)
+			done <- err
+		}()
+		time.Sleep(100 * time.Millisecond)
+		r.target.set(func() { r.target.down = nil })
+		if err := <-done; err != nil || r.target.has("alice") {
+			t.Errorf("Revoke by force = %v, the login is there: %v", err, r.target.has("alice"))
+		}
+		r.target.set(func() { r.target.down = errors.New("connection refused") })
+		if _, err := r.store.RevokePrefix(r.t.Context(), ns, "database/", lease.Forced, true); err != nil {
+			t.Errorf("RevokePrefix by force = %v", err)
+		}
+		synctest.Wait()
+		r.nothingLeft()
+	})
+}
