@@ -30,7 +30,7 @@ func serverCommand() *command {
 			stringFlag(&a.LogLevel, "log-level", "LEVEL", "trace, debug, info, warn or error (VAULT_LOG_LEVEL)."),
 			stringFlag(&a.LogFormat, "log-format", "FORMAT", "standard or json (VAULT_LOG_FORMAT)."),
 			stringFlag(&a.LogFile, "log-file", "FILE", "Log to this file as well."),
-			boolFlag(&a.ExitOnCoreShutdown, "exit-on-core-shutdown", "End the process when the server's core stops."),
+			boolFlag(&ignoredBool, "exit-on-core-shutdown", "End the process when the server's core stops."),
 			stringFlag(&clusterJSON, "dev-cluster-json", "FILE", "").hide(),
 			stringFlag(&ignored, "log-rotate-bytes", "N", "").hide(),
 			stringFlag(&ignored, "log-rotate-duration", "DURATION", "").hide(),
@@ -60,7 +60,7 @@ func serverCommand() *command {
 
 // completeArgs adds what the environment says and refuses what makes no sense.
 func completeArgs(a *server.Args, c *call) error {
-	a.Getenv, a.Stdout, a.Stderr = c.cfg.Getenv, c.cfg.Stdout, c.cfg.Stderr
+	a.Stdout, a.Stderr = c.cfg.Stdout, c.cfg.Stderr
 	for _, v := range []struct {
 		to   *string
 		name string

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -138,11 +139,15 @@ func (h *lines) append(b *strings.Builder, a slog.Attr) {
 	if v.Kind() == slog.KindTime {
 		text = v.Time().UTC().Format(time.RFC3339)
 	}
-	if strings.ContainsAny(text, " \t\n\r\"=") || text == "" {
-		text = fmt.Sprintf("%q", text)
+	if text == "" || strings.ContainsFunc(text, unclear) {
+		text = strconv.Quote(text)
 	}
 	fmt.Fprintf(b, " %s%s=%s", h.group, a.Key, text)
 }
+
+// unclear are characters that could end a value, or do something to a terminal:
+// some texts come from strangers.
+func unclear(r rune) bool { return r == ' ' || r == '"' || r == '=' || !strconv.IsPrint(r) }
 
 func (h *lines) WithAttrs(attrs []slog.Attr) slog.Handler {
 	n := *h

@@ -28,13 +28,10 @@ type Args struct {
 	LogFormat string
 	LogFile   string
 
-	ExitOnCoreShutdown bool
-
 	// StoreToken keeps the dev server's root token for later commands; nil
 	// when it is not wanted.
 	StoreToken func(token string) error
 
-	Getenv func(string) string
 	Stdout io.Writer
 	Stderr io.Writer
 }
