@@ -3,6 +3,7 @@ package core
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -57,48 +58,32 @@ type Fence struct {
 
 // startClock reads whose store this is, counts this unsealing, and fences
 // expiry where the time at start cannot be trusted.
+//
+// A store that is full is opened all the same, to be read. Its clock is then
+// written by keepTime, once there is room.
 func (u *unsealed) startClock(ctx context.Context) error {
 	now := u.core.cfg.Now().Round(0)
 	var row clockRow
 	var fenced *fenceRow
-	_, err := u.store.Update(ctx, func(tx storage.Tx) error {
-		b, err := tx.Get(clockKey)
-		if err != nil {
+	_, err := u.store.Update(ctx, func(tx storage.Tx) (err error) {
+		if row, fenced, err = u.readClock(tx, now); err != nil {
 			return err
 		}
-		if b == nil {
-			return fmt.Errorf("the store has no clock row: it was not initialised by this server")
-		}
-		if err := json.Unmarshal(b, &row); err != nil {
-			return fmt.Errorf("clock row: %w", err)
-		}
-		fenced = nil
-		if b, err = tx.Get(fenceKey); err != nil {
-			return err
-		}
-		if b != nil {
-			fenced = new(fenceRow)
-			if err := json.Unmarshal(b, fenced); err != nil {
-				return fmt.Errorf("fence row: %w", err)
-			}
-		}
-		reason := ""
-		switch gap := now.Sub(row.Seen); {
-		case gap < -clockStep:
-			reason = fmt.Sprintf("the clock says %s, but this store has seen %s", now.UTC().Format(time.RFC3339), row.Seen.UTC().Format(time.RFC3339))
-		case u.core.cfg.MaxGap > 0 && gap > u.core.cfg.MaxGap:
-			reason = fmt.Sprintf("the store was last used %s ago: it may be an old copy", gap.Round(time.Second))
-		}
-		if reason != "" && fenced == nil {
-			fenced = &fenceRow{V: 1, Reason: reason, Since: now}
+		if fenced != nil {
 			if err := putJSON(tx, fenceKey, fenced); err != nil {
 				return err
 			}
 		}
-		row.Epoch++
-		row.Seen = later(row.Seen, now)
 		return putJSON(tx, clockKey, row)
 	})
+	if errors.Is(err, storage.ErrReadOnly) {
+		u.core.log.Warn("the store is full: what it has can be read, and nothing is issued, renewed or ended until there is room")
+		u.owed = true
+		err = u.store.View(ctx, func(v storage.View) (err error) {
+			row, fenced, err = u.readClock(v, now)
+			return err
+		})
+	}
 	if err != nil {
 		return err
 	}
@@ -108,6 +93,48 @@ func (u *unsealed) startClock(ctx context.Context) error {
 		u.raise(fenced)
 	}
 	return nil
+}
+
+// readClock reads the clock as it is from now on, and the fence that stands or
+// has to be raised.
+func (u *unsealed) readClock(r storage.Reader, now time.Time) (row clockRow, fenced *fenceRow, err error) {
+	b, err := r.Get(clockKey)
+	if err == nil && b == nil {
+		err = errors.New("the store has no clock row: it was not initialised by this server")
+	}
+	if err != nil {
+		return row, nil, err
+	}
+	if err := json.Unmarshal(b, &row); err != nil {
+		return row, nil, fmt.Errorf("clock row: %w", err)
+	}
+	reason := ""
+	switch gap := now.Sub(row.Seen); {
+	case gap < -clockStep:
+		reason = fmt.Sprintf("the clock says %s, but this store has seen %s", now.UTC().Format(time.RFC3339), row.Seen.UTC().Format(time.RFC3339))
+	case u.core.cfg.MaxGap > 0 && gap > u.core.cfg.MaxGap:
+		reason = fmt.Sprintf("the store was last used %s ago: it may be an old copy", gap.Round(time.Second))
+	}
+	row.Epoch++
+	row.Seen = later(row.Seen, now)
+	stands := new(fenceRow)
+	switch b, err = r.Get(fenceKey); {
+	case isBadRow(err) || err == nil && b != nil && json.Unmarshal(b, stands) != nil:
+		// That there is one is all that counts.
+		return row, &fenceRow{V: 1, Reason: "expiry was fenced, and why cannot be read", Since: now}, nil
+	case err != nil:
+		return row, nil, err
+	case b != nil:
+		return row, stands, nil
+	case reason != "":
+		return row, &fenceRow{V: 1, Reason: reason, Since: now}, nil
+	}
+	return row, nil, nil
+}
+
+func isBadRow(err error) bool {
+	var bad *storage.CorruptError
+	return errors.As(err, &bad)
 }
 
 func later(a, b time.Time) time.Time {
@@ -163,7 +190,7 @@ func (u *unsealed) keepTime(ctx context.Context) {
 			u.raiseFence(fmt.Sprintf("the clock was moved by %s while the server ran", part.Round(time.Second)))
 			mono, wall = time.Now(), now
 		}
-		if now.Sub(stored) < seenEvery {
+		if now.Sub(stored) < seenEvery && !u.owed {
 			continue
 		}
 		stored = now
@@ -177,8 +204,17 @@ func (u *unsealed) keepTime(ctx context.Context) {
 				return err
 			}
 			row.Seen = later(row.Seen, now)
+			row.Epoch = max(row.Epoch, u.origin.Epoch)
+			if f := u.fence.reason.Load(); u.owed && u.fence.up.Load() {
+				if err := putJSON(tx, fenceKey, f); err != nil {
+					return err
+				}
+			}
 			return putJSON(tx, clockKey, row)
 		})
+		if err == nil {
+			u.owed = false
+		}
 		if err != nil && ctx.Err() == nil {
 			u.core.log.Warn("storing the time", "error", err)
 		}

@@ -275,7 +275,16 @@ func (c *Core) finish(u *unsealed, grace time.Duration) {
 // half done.
 func (u *unsealed) firstRows(ctx context.Context) error {
 	now := u.core.cfg.Now().Round(0)
-	_, err := u.store.Update(ctx, func(tx storage.Tx) error {
+	there := false
+	err := u.store.View(ctx, func(v storage.View) error {
+		b, err := v.Get(clockKey)
+		there = b != nil
+		return err
+	})
+	if err != nil || there {
+		return err
+	}
+	_, err = u.store.Update(ctx, func(tx storage.Tx) error {
 		if b, err := tx.Get(clockKey); err != nil || b != nil {
 			return err
 		}
