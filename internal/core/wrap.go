@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/leasehold/leasehold/internal/errs"
+	"github.com/leasehold/leasehold/internal/lease"
 	"github.com/leasehold/leasehold/internal/policy"
 	"github.com/leasehold/leasehold/internal/route"
 	"github.com/leasehold/leasehold/internal/secret"
@@ -85,7 +86,16 @@ func (u *unsealed) wrapRow(ctx context.Context, ns string, row wrapRow) (*WrapIn
 	if err != nil {
 		return nil, err
 	}
-	_, err = u.store.Update(ctx, func(tx storage.Tx) error { return tx.Put(wrapPrefix+t.Key, b) })
+	_, err = u.store.Update(ctx, func(tx storage.Tx) error {
+		// Its token may have ended by now, and what hangs from it is gone.
+		if word, err := tx.Get(token.LiveKey(t.Key)); err != nil || string(word) != lease.Alive {
+			if err == nil {
+				err = lease.ErrNotLive
+			}
+			return err
+		}
+		return tx.Put(wrapPrefix+t.Key, b)
+	})
 	if err != nil {
 		if rerr := u.tokens.Revoke(context.WithoutCancel(ctx), t.Key); rerr != nil {
 			u.core.log.Error("revoking an unused wrapping token; it ends at its expiry", "error", rerr)

@@ -2,10 +2,12 @@ package httpapi_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/tls"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -156,4 +158,30 @@ func clientHello(t *testing.T) []byte {
 		t.Fatal(err)
 	}
 	return append(head, body...)
+}
+
+// TestPanic: a fault of ours in one request ends its connection alone, and
+// stands in the log where operators look.
+func TestPanic(t *testing.T) {
+	var log bytes.Buffer
+	logger := slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelInfo}))
+	h := httpapi.New(httpapi.Config{Core: coreFunc(func(_ context.Context, req *core.Request) *core.Response {
+		if req.Path == "kv/bad" {
+			panic("a fault of ours")
+		}
+		return &core.Response{}
+	})})
+	s := httptest.NewUnstartedServer(nil)
+	s.Config = httpapi.NewServer(h, httpapi.Limits{}, logger)
+	s.Start()
+	resp, err := s.Client().Get(s.URL + "/v1/kv/bad")
+	if err == nil {
+		resp.Body.Close()
+		t.Errorf("a panic was answered with %d, want a closed connection", resp.StatusCode)
+	}
+	serves(t, s)
+	s.Close()
+	if got := log.String(); !strings.Contains(got, "level=ERROR") || !strings.Contains(got, "a fault of ours") {
+		t.Errorf("the log has %q, want the panic as an error", got)
+	}
 }

@@ -1,6 +1,9 @@
 package httpapi
 
 import (
+	"bytes"
+	"context"
+	"log"
 	"log/slog"
 	"net/http"
 	"time"
@@ -16,7 +19,7 @@ type Limits struct {
 }
 
 // NewServer makes a net/http server with limits. What net/http has to say of
-// bad clients goes to the log at debug level.
+// bad clients goes to the log at debug level; a panic is an error.
 func NewServer(h http.Handler, l Limits, logger *slog.Logger) *http.Server {
 	or := func(d *time.Duration, def time.Duration) {
 		if *d == 0 {
@@ -32,6 +35,19 @@ func NewServer(h http.Handler, l Limits, logger *slog.Logger) *http.Server {
 	return &http.Server{
 		Handler: h, ReadHeaderTimeout: l.ReadHeader, ReadTimeout: l.Read, WriteTimeout: l.Write,
 		IdleTimeout: l.Idle, MaxHeaderBytes: l.HeadBytes,
-		ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+		ErrorLog: log.New(complaints{logger}, "", 0),
 	}
+}
+
+// complaints takes what net/http has to say: of bad clients at debug level,
+// and of panics, which end one connection, as errors.
+type complaints struct{ log *slog.Logger }
+
+func (c complaints) Write(b []byte) (int, error) {
+	level := slog.LevelDebug
+	if bytes.Contains(b, []byte("panic serving")) {
+		level = slog.LevelError
+	}
+	c.log.Log(context.Background(), level, string(bytes.TrimSpace(b)))
+	return len(b), nil
 }
