@@ -304,11 +304,11 @@ func TestOperatorsStatements(t *testing.T) {
 		l.Exec(t, "postgres", `DROP ROLE "`+c.Role+`"`)
 		// Settings of one role's statements do not reach the next.
 		c.Dirty = true
-		c.SQL = []string{create, "SET search_path = nowhere", "SET statement_timeout = 1"}
+		c.SQL = []string{create, "SET search_path = nowhere", "SET statement_timeout = 50"}
 		makeOne(t, target, c)
 		for range 6 {
 			d := l.creation(t)
-			d.SQL = []string{`CREATE ROLE "` + d.Role + `" LOGIN PASSWORD '` + pw + `'`, "DO $$ BEGIN PERFORM 1 FROM pg_sleep(0.01); IF current_setting('search_path') = 'nowhere' THEN RAISE 'leaked'; END IF; END $$"}
+			d.SQL = []string{`CREATE ROLE "` + d.Role + `" LOGIN PASSWORD '` + pw + `'`, "DO $$ BEGIN PERFORM 1 FROM pg_sleep(0.08); IF current_setting('search_path') = 'nowhere' THEN RAISE 'leaked'; END IF; END $$"}
 			d.MemberOf = nil
 			makeOne(t, target, d)
 			if err := end(t, target, ending(d))[0]; err != nil {
