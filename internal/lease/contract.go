@@ -139,11 +139,6 @@ type Ending[R any] struct {
 	done     func(error)
 }
 
-// NewEnding is for tests of engines; the lease machinery makes its own.
-func NewEnding[R any](ref R, mark string, cause Cause, disabled func(), done func(error)) *Ending[R] {
-	return &Ending[R]{Ref: ref, Mark: mark, Cause: cause, disabled: disabled, done: done}
-}
-
 // Disabled says that the first stage is committed: no new login is possible.
 func (e *Ending[R]) Disabled() { e.disabled() }
 

@@ -69,19 +69,6 @@ func (o Origin) mark(hash string) string {
 	return "leasehold:" + o.Instance + ":" + strconv.FormatUint(o.Epoch, 10) + ":" + hash
 }
 
-// ParseMark takes a mark apart; ok is false for any other text.
-func ParseMark(s string) (o Origin, hash string, ok bool) {
-	p := strings.Split(s, ":")
-	if len(p) != 4 || p[0] != "leasehold" {
-		return Origin{}, "", false
-	}
-	epoch, err := strconv.ParseUint(p[2], 10, 64)
-	if err != nil {
-		return Origin{}, "", false
-	}
-	return Origin{Instance: p[1], Epoch: epoch}, p[3], true
-}
-
 // IsID reports whether a text has the form of a lease's id: a path, and what was
 // drawn for it.
 func IsID(s string) bool {

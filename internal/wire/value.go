@@ -3,7 +3,6 @@ package wire
 import (
 	"errors"
 	"iter"
-	"strconv"
 	"unicode/utf8"
 )
 
@@ -342,6 +341,3 @@ func AppendString(dst []byte, s string) []byte {
 
 // Quote makes a JSON value of a text.
 func Quote(s string) Value { return AppendString(nil, s) }
-
-// Int makes a JSON value of a number.
-func Int(n int64) Value { return strconv.AppendInt(nil, n, 10) }
