@@ -46,6 +46,19 @@ func TestMountEndsWithItsLeases(t *testing.T) {
 		l.mount("db/", "issuer", nil)
 		l.ok(wire.OpUpdate, "db/config", l.root, "")
 		later(time.Minute)
+		ids, err := l.c.MountIDs(ctx, "root")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var leases []int64
+		for _, id := range ids {
+			if n, err := l.leases().CountMount(ctx, id); err != nil || n > 0 {
+				leases = append(leases, n)
+			}
+		}
+		if !slices.Equal(leases, []int64{2}) {
+			t.Errorf("the mounts have %v leases, want the 2 of the one that ends", leases)
+		}
 		if n := count(l.rows(), "m/root/"); n != 2 {
 			t.Errorf("%d mounts have a configuration, want 2: the leases of one still need it", n)
 		}

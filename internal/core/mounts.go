@@ -337,6 +337,27 @@ func (c *Core) Mounts(ctx context.Context, ns, class string) ([]Mount, error) {
 	return out, nil
 }
 
+// MountIDs are the ids of a namespace's mounts, of those too that are ending
+// and have leases yet.
+func (c *Core) MountIDs(ctx context.Context, ns string) ([]string, error) {
+	u, err := c.open()
+	if err != nil {
+		return nil, err
+	}
+	t, err := u.mounts.current(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var ids []string
+	for id, m := range t.byID {
+		if m.Namespace == ns {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids, nil
+}
+
 // MountAt is the mount at exactly path, or the one that a path belongs to.
 func (c *Core) MountAt(ctx context.Context, ns, path string, exact bool) (Mount, bool, error) {
 	u, err := c.open()

@@ -91,18 +91,18 @@ func (l leases) counts(ctx context.Context, ns string) (map[string]int64, error)
 	if err != nil {
 		return nil, err
 	}
-	mounts, err := l.c.Mounts(ctx, ns, "")
+	mounts, err := l.c.MountIDs(ctx, ns)
 	if err != nil {
 		return nil, err
 	}
 	out := map[string]int64{}
-	for _, m := range mounts {
-		n, err := s.CountMount(ctx, m.ID)
+	for _, id := range mounts {
+		n, err := s.CountMount(ctx, id)
 		if err != nil {
 			return nil, err
 		}
 		if n > 0 {
-			out[m.ID] = n
+			out[id] = n
 		}
 	}
 	return out, nil
