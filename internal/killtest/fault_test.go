@@ -76,7 +76,7 @@ func (s *story) tell(restart bool) {
 			s.ended(h, errStillEnding)
 		}
 	}
-	s.within(100*time.Millisecond, func() { s.clock.advance(time.Second); s.look() }, func() bool {
+	s.within(400*time.Millisecond, func() { s.clock.advance(time.Second); s.look() }, func() bool {
 		return len(s.rows("lease/")) <= len(s.delivered)
 	})
 }
@@ -102,6 +102,7 @@ func TestEveryStorageCall(t *testing.T) {
 			t.Parallel()
 			l := newLab(t)
 			var f figures
+			beyond := 0
 			for n := 1; ; n++ {
 				when := fmt.Sprintf("call %d (%s)", n, kind)
 				s := l.begin()
@@ -141,9 +142,13 @@ func TestEveryStorageCall(t *testing.T) {
 				when = fmt.Sprintf("%s, %s %s", when, hit.Op, hit.Key)
 				l.promises(when, s.seen)
 				l.settled(when)
-				if over {
-					break
+				if over { // twice, as the lanes' calls are not quite the same each time
+					if beyond++; beyond == 2 {
+						break
+					}
+					continue
 				}
+				beyond = 0
 				f.add(s)
 				if t.Failed() {
 					t.FailNow()
@@ -171,6 +176,7 @@ func TestEverySQLMessage(t *testing.T) {
 			t.Parallel()
 			l := newLab(t)
 			var f figures
+			beyond := 0
 			for n := 1; ; n++ {
 				l.write("database/reset/pg", nil) // each story begins with new connections
 				s := l.begin()
@@ -192,9 +198,13 @@ func TestEverySQLMessage(t *testing.T) {
 				l.quiet()
 				l.promises(when, s.seen)
 				l.settled(when)
-				if over {
-					break
+				if over { // twice, as the lanes' calls are not quite the same each time
+					if beyond++; beyond == 2 {
+						break
+					}
+					continue
 				}
+				beyond = 0
 				f.add(s)
 				if t.Failed() {
 					t.FailNow()
