@@ -194,6 +194,49 @@ func TestWrappedLogin(t *testing.T) {
 	})
 }
 
+// TestRewrapping: a wrapped answer is in one place, whatever fails and whoever
+// is quicker.
+func TestRewrapping(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db := fault.Wrap(mem.New())
+		l, ctx := newLab(t, db), t.Context()
+		l.mount("kv/", "kv", nil)
+		l.ok(wire.OpUpdate, "kv/app", l.root, `{"a":"b"}`)
+		p := l.c.Handle(ctx, &core.Request{ID: "w", Op: wire.OpRead, Path: "kv/app", Token: l.root, WrapTTL: time.Hour})
+		if p.Err != nil {
+			t.Fatal(p.Err)
+		}
+		db.Set(fault.On(fault.Commit, 2)) // the answer in its new place
+		if _, err := l.c.Rewrap(ctx, p.Wrap.Token); err == nil {
+			t.Error("Rewrap succeeded without storing the answer")
+		}
+		db.Set(nil)
+		infos := make([]*core.WrapInfo, 4)
+		results := together(len(infos), func(i int) (err error) {
+			infos[i], err = l.c.Rewrap(ctx, p.Wrap.Token)
+			return err
+		})
+		if n := succeeded(t, results, invalid); n != 1 {
+			t.Fatalf("%d of 4 rewrappings at once succeeded, want one", n)
+		}
+		if _, err := l.c.Unwrap(ctx, p.Wrap.Token); !errs.Is(err, errs.Invalid) {
+			t.Errorf("Unwrap of a rewrapped token = %v, want Invalid", err)
+		}
+		for _, info := range infos {
+			if info == nil {
+				continue
+			}
+			if whole, err := l.c.Unwrap(ctx, info.Token); err != nil || string(whole.Data.AppendJSON(nil)) != `{"a":"b"}` {
+				t.Errorf("Unwrap = %+v, %v", whole, err)
+			}
+		}
+		later(time.Minute)
+		if k := l.rows(); count(k, "wrap/") > 0 || count(k, "tok/") != 1 {
+			t.Errorf("rows are left of it: %q", k)
+		}
+	})
+}
+
 // TestLeasesOfBatchTokens checks what stands in for a batch token's row: its
 // end cuts the lease, and its parent's end ends it.
 func TestLeasesOfBatchTokens(t *testing.T) {

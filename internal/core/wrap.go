@@ -200,12 +200,23 @@ func (c *Core) Rewrap(ctx context.Context, text secret.String) (*WrapInfo, error
 	if err != nil {
 		return nil, err
 	}
-	if _, err := u.tokens.Use(ctx, t); err != nil {
-		return nil, errNotWrapping
-	}
+	// The new place comes first: what fails from here on loses nothing.
 	info, err := u.wrapRow(ctx, t.Namespace, *row)
 	if err != nil {
 		return nil, err
 	}
-	return info, u.tokens.Revoke(context.WithoutCancel(ctx), t.Key)
+	done := t.Key
+	if _, err = u.tokens.Use(ctx, t); err != nil {
+		done = u.tokens.Key(info.Token) // somebody has used the old one; nobody knows the new one
+		if errs.Is(err, errs.Denied) {
+			err = errNotWrapping
+		}
+	}
+	if rerr := u.tokens.Revoke(context.WithoutCancel(ctx), done); err == nil {
+		err = rerr
+	}
+	if err != nil {
+		return nil, err
+	}
+	return info, nil
 }

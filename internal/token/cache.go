@@ -28,6 +28,10 @@ type cached struct {
 	rev   storage.Revision
 }
 
+// mostCached bounds the rows that are kept: one with much metadata is read at
+// each use, so that nobody fills the memory with them.
+const mostCached = 4 << 10
+
 // perShard bounds the cache to about 16,000 tokens, some 10 MB.
 const perShard = 256
 

@@ -158,7 +158,9 @@ func (s *Store) lookupBatch(ctx context.Context, text secret.String) (*Token, er
 		}
 		// Its content never changes: any revision will do.
 		c = &cached{entry: e, alive: lease.Alive, rev: ^storage.Revision(0)}
-		s.cache.put(key, c)
+		if len(plain) <= mostCached {
+			s.cache.put(key, c)
+		}
 	}
 	if s.expired(c.entry) {
 		return nil, ErrInvalid

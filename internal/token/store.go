@@ -183,6 +183,7 @@ func (s *Store) load(ctx context.Context, key string) (*cached, error) {
 		return c, nil
 	}
 	var c *cached
+	size := 0
 	err := s.cfg.Store.View(ctx, func(v storage.View) error {
 		b, err := v.Get(rowPrefix + key)
 		if err != nil || b == nil {
@@ -196,7 +197,7 @@ func (s *Store) load(ctx context.Context, key string) (*cached, error) {
 		if err != nil {
 			return err
 		}
-		c = &cached{entry: e, alive: string(alive), rev: v.Revision()}
+		c, size = &cached{entry: e, alive: string(alive), rev: v.Revision()}, len(b)
 		return nil
 	})
 	if errors.Is(err, storage.ErrStopped) || errors.Is(err, storage.ErrClosed) || err != nil && ctx.Err() != nil {
@@ -206,7 +207,7 @@ func (s *Store) load(ctx context.Context, key string) (*cached, error) {
 		s.cfg.Log.Error("a token's row cannot be read; the token is refused", "error", err)
 		return nil, errs.Wrap(errs.Denied, err, "permission denied: the token cannot be read; the server's log has the cause")
 	}
-	if c != nil {
+	if c != nil && size <= mostCached {
 		s.cache.put(key, c)
 	}
 	return c, nil
