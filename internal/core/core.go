@@ -113,7 +113,6 @@ type unsealed struct {
 	auditing auditing
 	settings settings
 	fence    fence
-	owed     bool // the clock and the fence are not written yet: the store was full; keepTime's once it runs
 
 	// active counts requests inside; closed, once set, refuses further ones.
 	active  atomic.Int64

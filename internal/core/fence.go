@@ -47,7 +47,15 @@ const (
 type fence struct {
 	up     atomic.Bool
 	reason atomic.Pointer[fenceRow]
+	// set is when the clock was last known to be right.
+	set atomic.Pointer[clockSet]
+	// owed says that the clock row and the fence that stands are yet to be
+	// written: keepTime does.
+	owed atomic.Bool
 }
+
+// clockSet is one moment by the world's clock and by the machine's own.
+type clockSet struct{ wall, mono time.Time }
 
 // Fence is what health, metrics and the fence route show.
 type Fence struct {
@@ -78,7 +86,7 @@ func (u *unsealed) startClock(ctx context.Context) error {
 	})
 	if errors.Is(err, storage.ErrReadOnly) {
 		u.core.log.Warn("the store is full: what it has can be read, and nothing is issued, renewed or ended until there is room")
-		u.owed = true
+		u.fence.owed.Store(true)
 		err = u.store.View(ctx, func(v storage.View) (err error) {
 			row, fenced, err = u.readClock(v, now)
 			return err
@@ -173,24 +181,41 @@ func (u *unsealed) raiseFence(reason string) {
 	}
 }
 
-// keepTime watches the clock until sealing.
+// setClock takes the clock as right from now on.
+func (u *unsealed) setClock() {
+	u.fence.set.Store(&clockSet{wall: u.core.cfg.Now().Round(0), mono: time.Now()})
+}
+
+// fenced reports whether expiry waits. The lanes ask it before each look at
+// what is due, so that a clock which has just been moved ends nothing.
+func (u *unsealed) fenced() bool {
+	if u.fence.up.Load() {
+		return true
+	}
+	set, now := u.fence.set.Load(), u.core.cfg.Now().Round(0)
+	part := now.Sub(set.wall) - time.Since(set.mono)
+	if part <= clockStep && part >= -clockStep {
+		return false
+	}
+	u.raise(&fenceRow{V: 1, Reason: fmt.Sprintf("the clock was moved by %s while the server ran", part.Round(time.Second)), Since: now})
+	u.fence.owed.Store(true)
+	return true
+}
+
+// keepTime watches the clock until sealing, and stores the latest time seen.
 func (u *unsealed) keepTime(ctx context.Context) {
 	tick := time.NewTicker(clockEvery)
 	defer tick.Stop()
-	mono, wall := time.Now(), u.core.cfg.Now().Round(0)
-	stored := wall
+	stored := u.core.cfg.Now().Round(0)
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		gone, now := time.Since(mono), u.core.cfg.Now().Round(0)
-		if part := now.Sub(wall) - gone; part > clockStep || part < -clockStep {
-			u.raiseFence(fmt.Sprintf("the clock was moved by %s while the server ran", part.Round(time.Second)))
-			mono, wall = time.Now(), now
-		}
-		if now.Sub(stored) < seenEvery && !u.owed {
+		u.fenced()
+		now, owed := u.core.cfg.Now().Round(0), u.fence.owed.Swap(false)
+		if since := now.Sub(stored); since >= 0 && since < seenEvery && !owed {
 			continue
 		}
 		stored = now
@@ -205,15 +230,15 @@ func (u *unsealed) keepTime(ctx context.Context) {
 			}
 			row.Seen = later(row.Seen, now)
 			row.Epoch = max(row.Epoch, u.origin.Epoch)
-			if f := u.fence.reason.Load(); u.owed && u.fence.up.Load() {
+			if f := u.fence.reason.Load(); owed && u.fence.up.Load() {
 				if err := putJSON(tx, fenceKey, f); err != nil {
 					return err
 				}
 			}
 			return putJSON(tx, clockKey, row)
 		})
-		if err == nil {
-			u.owed = false
+		if err != nil && owed {
+			u.fence.owed.Store(true)
 		}
 		if err != nil && ctx.Err() == nil {
 			u.core.log.Warn("storing the time", "error", err)
@@ -240,10 +265,12 @@ func (c *Core) LiftFence(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	u.setClock()                    // by which the operator has compared
+	stood := u.fence.up.Swap(false) // before the row is deleted, so that keepTime does not write it anew
 	if _, err := u.store.Update(ctx, func(tx storage.Tx) error { return tx.Delete(fenceKey) }); err != nil {
+		u.fence.up.Store(stood)
 		return err
 	}
-	u.fence.up.Store(false)
 	u.lanes.Resume()
 	c.log.Info("expiry goes on: the fence was lifted")
 	return nil

@@ -34,14 +34,17 @@ func TestFenceAtStart(t *testing.T) {
 		t.Run(strings.ReplaceAll(c.name, " ", "-"), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				l := newLab(t, mem.New())
-				l.ahead, l.maxGap = c.ahead, c.maxGap
+				l.maxGap = c.maxGap
+				l.c.Stop(time.Second)
+				l.ahead.Store(int64(c.ahead))
 				l.restart()
 				f, err := l.c.Fence()
 				if err != nil || f.Fenced != (c.want != "") || !strings.Contains(f.Reason, c.want) {
 					t.Fatalf("Fence = %+v, %v, want %q", f, err, c.want)
 				}
 				// It stays over another start, at the right time too.
-				l.ahead = 0
+				l.c.Stop(time.Second)
+				l.ahead.Store(0)
 				l.restart()
 				if f, err := l.c.Fence(); err != nil || c.want != "" && !f.Fenced {
 					t.Errorf("Fence after another start = %+v, %v", f, err)
@@ -59,7 +62,8 @@ func TestFencedServer(t *testing.T) {
 		tok := l.make(&token.Entry{Policies: []string{"root"}, TTL: time.Hour})
 		old, _ := l.issue("db/creds/old", l.root)
 		owned, _ := l.issue("db/creds/owned", tok.Text)
-		l.ahead = 800 * time.Hour // all of it is over
+		l.c.Stop(time.Second)
+		l.ahead.Store(int64(800 * time.Hour)) // all of it is over
 		l.restart()
 		if f, err := l.c.Fence(); err != nil || !f.Fenced {
 			t.Fatalf("Fence = %+v, %v, want one", f, err)
@@ -87,4 +91,39 @@ func TestFencedServer(t *testing.T) {
 			t.Errorf("Fence after it was lifted = %+v, %v, want none", f, err)
 		}
 	})
+}
+
+// TestClockIsMoved moves the clock of a running server.
+func TestClockIsMoved(t *testing.T) {
+	for by, want := range map[time.Duration]bool{
+		4 * time.Minute: false, -4 * time.Minute: false, 6 * time.Minute: true, -6 * time.Minute: true, 2000 * time.Hour: true,
+	} {
+		t.Run(by.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := newLab(t, mem.New())
+				user, _ := l.issue("db/creds/a", l.root)
+				later(time.Minute)
+				l.ahead.Store(int64(by))
+				// A lane that looks right now, before anything else has.
+				other, _ := l.issue("db/creds/b", l.root)
+				later(time.Minute)
+				f, err := l.c.Fence()
+				if err != nil || f.Fenced != want || want && !strings.Contains(f.Reason, "moved by") {
+					t.Errorf("Fence = %+v, %v, want one: %v", f, err, want)
+				}
+				l.want("after the clock was moved", user, other)
+				l.restart()
+				if f, err := l.c.Fence(); err != nil || f.Fenced != want {
+					t.Errorf("Fence after a restart = %+v, %v, want one: %v", f, err, want)
+				}
+				if err := l.c.LiftFence(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				later(time.Hour)
+				if f, err := l.c.Fence(); err != nil || f.Fenced {
+					t.Errorf("Fence an hour after it was lifted = %+v, %v, want none", f, err)
+				}
+			})
+		})
+	}
 }

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -131,7 +132,7 @@ type lab struct {
 	*rig
 	db     storage.Backend
 	target *target
-	ahead  time.Duration // of the server's clock before the world's
+	ahead  atomic.Int64 // nanoseconds of the server's clock before the world's
 	maxGap time.Duration
 	log    bytes.Buffer
 }
@@ -154,8 +155,7 @@ func newLab(t *testing.T, db storage.Backend) *lab {
 // start makes a core that is sealed, in place of the one there is.
 func (l *lab) start() {
 	l.c = newCore(l.db, issuers(l.target), func(conf *core.Config) {
-		ahead := l.ahead
-		conf.Now = func() time.Time { return time.Now().Add(ahead) }
+		conf.Now = func() time.Time { return time.Now().Add(time.Duration(l.ahead.Load())) }
 		conf.MaxGap = l.maxGap
 		conf.Log = slog.New(slog.NewTextHandler(&l.log, nil))
 	})

@@ -51,16 +51,17 @@ func (c *Core) makeOpen(ctx context.Context, root []byte) (err error) {
 	}
 	u.broker = audit.NewBroker(c.log)
 	u.outbox = outbox.New(outbox.Config{Store: b, Sink: u.broker, Log: c.log, Now: c.cfg.Now})
+	u.setClock()
 	handlers := map[string]lane.Handler{}
-	u.lanes = lane.New(lane.Config{Store: b, Handlers: handlers, Held: u.fence.up.Load, Limits: c.cfg.Lanes, Now: c.cfg.Now, Log: c.log})
+	u.lanes = lane.New(lane.Config{Store: b, Handlers: handlers, Held: u.fenced, Limits: c.cfg.Lanes, Now: c.cfg.Now, Log: c.log})
 	u.leases = lease.New(lease.Config{
 		Store: b, Lanes: u.lanes, Origin: u.origin, Hash: leaseHash, Kind: u.leaseKind, Mounts: u.leaseMounts,
 		Alive:  func(ctx context.Context, ns, owner string) (bool, error) { return u.tokens.Alive(ctx, ns, owner) },
-		Record: u.recordLeases, Fenced: u.fence.up.Load, Now: c.cfg.Now, Log: c.log,
+		Record: u.recordLeases, Fenced: u.fenced, Now: c.cfg.Now, Log: c.log,
 	})
 	u.tokens = token.New(token.Config{
 		Store: b, Hash: tokenHash, Seal: b.SealBlob, Open: b.OpenBlob, EndLeases: u.leases.RevokeOwned,
-		Dropped: u.dropToken, Record: u.recordTokens, Fenced: u.fence.up.Load, Now: c.cfg.Now, Log: c.log,
+		Dropped: u.dropToken, Record: u.recordTokens, Fenced: u.fenced, Now: c.cfg.Now, Log: c.log,
 	})
 	handlers[lease.DueKind] = u.leases.Handler()
 	handlers[token.DueKind] = u.tokens.Handler()
