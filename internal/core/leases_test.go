@@ -108,7 +108,7 @@ func TestMountRemovalIsCutAnywhere(t *testing.T) {
 			db.Set(nil)
 			l.start()
 			l.unseal()
-			later(time.Minute)
+			later(15 * time.Minute)
 
 			_, there, merr := l.c.MountAt(t.Context(), "root", "db/", true)
 			if merr != nil {

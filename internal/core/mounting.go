@@ -294,6 +294,11 @@ func (u *unsealed) endMount(ctx context.Context, m Mount) error {
 	if err := u.deletePrefix(ctx, m.slice()); err != nil {
 		return err
 	}
+	// A request that was let in before may be writing yet. The tombstone
+	// stays until none can be, and then this is done once more.
+	if u.core.cfg.Now().Before(m.Ending.Add(endGrace)) {
+		return nil
+	}
 	_, err := u.store.Update(ctx, func(tx storage.Tx) error {
 		if err := tx.Delete(m.LiveKey()); err != nil {
 			return err
@@ -302,6 +307,9 @@ func (u *unsealed) endMount(ctx context.Context, m Mount) error {
 	})
 	return err
 }
+
+// endGrace is longer than a request takes that was inside when its mount ended.
+const endGrace = 10 * time.Minute
 
 // sweepMounts finishes the mounts that are ending.
 func (u *unsealed) sweepMounts(ctx context.Context) {

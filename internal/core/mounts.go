@@ -186,7 +186,7 @@ func (ms *mounts) load(ctx context.Context) error {
 	ms.table.Store(next)
 	if old != nil {
 		for id, m := range old.byID {
-			if n := next.byID[id]; n == nil || n.engine != m.engine {
+			if n := next.byID[id]; n == nil || n.table != m.table { // the two are made together
 				m.close(ms.u)
 			}
 		}

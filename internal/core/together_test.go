@@ -15,8 +15,10 @@ import (
 	"github.com/leasehold/leasehold/internal/core"
 	"github.com/leasehold/leasehold/internal/engine"
 	"github.com/leasehold/leasehold/internal/errs"
+	"github.com/leasehold/leasehold/internal/route"
 	"github.com/leasehold/leasehold/internal/seal"
 	"github.com/leasehold/leasehold/internal/secret"
+	"github.com/leasehold/leasehold/internal/storage"
 	"github.com/leasehold/leasehold/internal/storage/mem"
 	"github.com/leasehold/leasehold/internal/token"
 	"github.com/leasehold/leasehold/internal/wire"
@@ -303,6 +305,52 @@ func TestTokensOfAMountThatCameLater(t *testing.T) {
 		}
 		if got := alive(first, second); !slices.Equal(got, []bool{false, true}) {
 			t.Errorf("alive are %v, want only the token of the mount that there is", got)
+		}
+	})
+}
+
+// writing is an engine whose writes begin, wait and then write.
+type writing struct {
+	env          engine.Env
+	inside, goOn chan struct{}
+}
+
+func (w writing) Routes(t *route.Table) {
+	route.Write(t, "{name}", func(ctx context.Context, req *route.Request, _ route.None) (route.None, error) {
+		w.inside <- struct{}{}
+		<-w.goOn
+		_, err := w.env.Store.Update(ctx, func(tx storage.Tx) error { return tx.Put(req.Param("name"), []byte("late")) })
+		return route.None{}, err
+	})
+}
+
+// TestWriteThatOutlivesItsMount: what a request writes whose mount has ended
+// meanwhile is deleted with the rest.
+func TestWriteThatOutlivesItsMount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db, inside, goOn := mem.New(), make(chan struct{}), make(chan struct{})
+		r := openWith(t, db, map[string]engine.Factory{"secret/writing": func(_ context.Context, env engine.Env) (engine.Engine, error) {
+			return writing{env, inside, goOn}, nil
+		}})
+		r.mount("slow/", "writing", nil)
+		l := &lab{rig: r, db: db}
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			if p := r.c.Handle(context.Background(), &core.Request{ID: "r", Op: wire.OpUpdate, Path: "slow/x", Token: r.root}); p.Err != nil {
+				t.Errorf("a request that was inside = %v, want it answered", p.Err)
+			}
+		}()
+		<-inside
+		if err := r.c.RemoveMount(t.Context(), "root", "slow/"); err != nil {
+			t.Fatal(err)
+		}
+		later(time.Minute)
+		close(goOn)
+		<-done
+		later(20 * time.Minute)
+		if k := l.rows(); count(k, "m/root/") > 0 || count(k, "mount/root/") != 4 {
+			t.Errorf("rows are left of a mount that has ended: %q", k)
 		}
 	})
 }
