@@ -9,28 +9,27 @@ import (
 	"github.com/leasehold/leasehold/internal/wire"
 )
 
-// keyMeta is the row 2/m/<path>. Format is its version, now 1. Times are Unix
+// keyMeta is the row 2/m/<path>; codec.go has its stored form. Times are Unix
 // nanoseconds, 0 for none.
 type keyMeta struct {
-	Format      int       `json:"f"`
-	Created     int64     `json:"c"`
-	Updated     int64     `json:"u"`
-	Current     int64     `json:"n,omitempty"` // the newest version; 0: none was written
-	Oldest      int64     `json:"o,omitempty"` // the oldest kept, once some were dropped
-	MaxVersions int       `json:"max,omitempty"`
-	CASRequired bool      `json:"cas,omitempty"`
-	DeleteAfter int64     `json:"dva,omitempty"` // nanoseconds
-	Custom      wire.KV   `json:"custom,omitempty"`
-	Versions    []version `json:"vs,omitempty"` // ascending
+	Created     int64
+	Updated     int64
+	Current     int64 // the newest version; 0: none was written
+	Oldest      int64 // the oldest kept, once some were dropped
+	MaxVersions int
+	CASRequired bool
+	DeleteAfter int64 // nanoseconds
+	Custom      wire.KV
+	Versions    []version // ascending
 }
 
 // version is one version of a secret. Its data are a row of their own, which
 // is there unless the version was destroyed.
 type version struct {
-	N         int64 `json:"n"`
-	Created   int64 `json:"c"`
-	Deleted   int64 `json:"d,omitempty"` // may lie in the future
-	Destroyed bool  `json:"x,omitempty"`
+	N         int64
+	Created   int64
+	Deleted   int64 // may lie in the future
+	Destroyed bool
 }
 
 // config is the row 2/config.
@@ -58,8 +57,8 @@ func getMeta(r storage.Reader, path string) (*keyMeta, error) {
 	if err != nil || row == nil {
 		return nil, err
 	}
-	m := new(keyMeta)
-	if err := unmarshalRow(row, m, &m.Format); err != nil {
+	m, err := decodeMeta(row)
+	if err != nil {
 		return nil, fmt.Errorf("reading the metadata of a secret: %w", err)
 	}
 	return m, nil
@@ -71,29 +70,21 @@ func getConfig(r storage.Reader) (config, error) {
 	if err != nil || row == nil {
 		return c, err
 	}
-	if err := unmarshalRow(row, &c, &c.Format); err != nil {
+	json, err := unpack(row)
+	if err == nil {
+		err = wire.Unmarshal(json, &c)
+	}
+	if err == nil && c.Format != rowFormat {
+		err = errDamaged
+	}
+	if err != nil {
 		return c, fmt.Errorf("reading the mount's configuration: %w", err)
 	}
 	return c, nil
 }
 
-func unmarshalRow[T any](row []byte, into *T, format *int) error {
-	json, err := unpack(row)
-	if err != nil {
-		return err
-	}
-	if err := wire.Unmarshal(json, into); err != nil {
-		return err
-	}
-	if *format != rowFormat {
-		return errDamaged
-	}
-	return nil
-}
-
 func (m *keyMeta) put(tx storage.Tx, path string) error {
-	m.Format = rowFormat
-	return tx.Put(metaKey(path), pack(wire.Marshal(m)))
+	return tx.Put(metaKey(path), m.encode())
 }
 
 func (c *config) put(tx storage.Tx) error {
