@@ -3,6 +3,8 @@ package lane
 import (
 	"context"
 	"errors"
+	"fmt"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -165,7 +167,16 @@ func (l *lane) count(n int) {
 	l.set.mu.Unlock()
 }
 
-func (l *lane) run(ctx context.Context, items []Work) error {
+// run hands due work to its handler. A panic there ends this try alone: a
+// process that died of it would meet the same work at each start.
+func (l *lane) run(ctx context.Context, items []Work) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			l.set.cfg.Log.Error("due work panicked; it is tried again", "target", l.target, "kind", items[0].Kind, "items", len(items),
+				"panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			err = fmt.Errorf("due work panicked: %v", p)
+		}
+	}()
 	h := l.set.cfg.Handlers[items[0].Kind]
 	if h == nil {
 		return nil // written by a newer server; left where it is

@@ -3,7 +3,9 @@ package lease
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -75,12 +77,35 @@ func (h handler) Run(ctx context.Context, target string, items []lane.Work) erro
 			}
 			continue
 		}
-		k.end(work, target, batch)
+		h.s.ask(work, k, target, batch)
 		for _, e := range batch {
 			e.done(errors.New("the engine gave no result"))
 		}
 	}
 	return h.s.settle(work, live)
+}
+
+// ask lets the kind end a batch. Where it panics the leases are asked about one
+// by one, so that one that the engine cannot handle harms no other.
+func (s *Store) ask(ctx context.Context, k AnyKind, target string, batch []*ending) {
+	defer func() {
+		p := recover()
+		if p == nil {
+			return
+		}
+		s.cfg.Log.Error("an engine panicked while it ended leases", "target", target, "leases", len(batch),
+			"panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+		if len(batch) == 1 {
+			batch[0].done(errors.New("the engine panicked; the server's log has the place"))
+			return
+		}
+		for _, e := range batch {
+			if !e.finished {
+				s.ask(ctx, k, target, []*ending{e})
+			}
+		}
+	}()
+	k.end(ctx, target, batch)
 }
 
 // mark reads the leases behind due keys and writes the ending mark where it is

@@ -28,6 +28,7 @@ type target struct {
 	mu     sync.Mutex
 	logins map[string]string // user → mark
 	down   error             // every call fails with it
+	poison string            // ending this user panics
 	refuse map[string]error  // dropping this user fails
 	renews int
 	drops  int
@@ -52,6 +53,8 @@ func (g *target) end(_ context.Context, _ string, items []*lease.Ending[ref]) {
 	for _, it := range items {
 		mark, ok := g.logins[it.Ref.User]
 		switch {
+		case it.Ref.User == g.poison:
+			panic("a fault in an engine")
 		case g.down != nil:
 			it.Done(lane.ConnFault(g.down))
 		case g.refuse[it.Ref.User] != nil:
@@ -535,6 +538,30 @@ func TestRevokePrefix(t *testing.T) {
 		if n := len(r.target.logins); n != 0 {
 			t.Errorf("%d logins left", n)
 		}
+		synctest.Wait()
+		r.nothingLeft()
+	})
+}
+
+// One lease that its engine panics at is tried again and listed; the others of
+// its batch end.
+func TestPoisonedLease(t *testing.T) {
+	run(t, func(r *rig) {
+		for i := range 40 {
+			r.mustIssue(fmt.Sprint("user", i), time.Hour)
+		}
+		r.target.set(func() { r.target.poison = "user17" })
+		time.Sleep(2 * time.Hour)
+		synctest.Wait()
+		if n := len(r.target.logins); n != 1 || !r.target.has("user17") {
+			t.Errorf("%d logins left, want only the one", n)
+		}
+		list, _, err := r.store.List(r.t.Context(), ns, lease.Query{Irrevocable: true})
+		if err != nil || len(list) != 1 || !strings.Contains(list[0].Error, "panicked") {
+			t.Errorf("List of irrevocable leases = %+v, %v, want the one", list, err)
+		}
+		r.target.set(func() { r.target.poison = "" })
+		time.Sleep(2 * time.Hour)
 		synctest.Wait()
 		r.nothingLeft()
 	})
