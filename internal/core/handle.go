@@ -411,7 +411,25 @@ func (x *exchange) answer(ctx context.Context) error {
 	}
 	x.resp.fill(&x.r, res)
 	x.keepHeaders()
-	return nil
+	return x.dropLate(ctx)
+}
+
+// dropLate deletes what a request wrote for a token that has ended meanwhile:
+// its lane may have been there already. Whoever comes later of the two, the
+// lane after the mark or this after the write, sees the other's.
+func (x *exchange) dropLate(ctx context.Context) error {
+	d, ok := x.m.engine.(tokenDropper)
+	if !ok || x.token == nil || x.r.Op == wire.OpRead || x.r.Op == wire.OpList {
+		return nil
+	}
+	alive, err := x.u.tokens.Alive(ctx, x.ns, x.token.Key)
+	if err != nil || alive {
+		return err
+	}
+	if err := d.Drop(ctx, x.token.Key); err != nil {
+		return err
+	}
+	return errDenied
 }
 
 // keepHeaders drops response headers that the mount does not let through.

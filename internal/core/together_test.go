@@ -354,3 +354,41 @@ func TestWriteThatOutlivesItsMount(t *testing.T) {
 		}
 	})
 }
+
+// lateCubbyhole is the cubbyhole with writes that wait before they write.
+type lateCubbyhole struct{ writing }
+
+func (c *lateCubbyhole) Drop(ctx context.Context, key string) error {
+	_, err := c.env.Store.Update(ctx, func(tx storage.Tx) error { return tx.Delete("x") })
+	return err
+}
+
+// TestWriteThatOutlivesItsToken is the same with a token that has ended.
+func TestWriteThatOutlivesItsToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db, inside, goOn := mem.New(), make(chan struct{}), make(chan struct{})
+		r := openWith(t, db, map[string]engine.Factory{"secret/cubbyhole": func(_ context.Context, env engine.Env) (engine.Engine, error) {
+			return &lateCubbyhole{writing{env, inside, goOn}}, nil
+		}})
+		l := &lab{rig: r, db: db}
+		tok := l.make(&token.Entry{Policies: []string{"default"}, TTL: time.Hour})
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			p := r.c.Handle(context.Background(), &core.Request{ID: "r", Op: wire.OpUpdate, Path: "cubbyhole/x", Token: tok.Text})
+			if !errs.Is(p.Err, errs.Denied) {
+				t.Errorf("a write of a token that ended meanwhile = %v, want Denied", p.Err)
+			}
+		}()
+		<-inside
+		if err := mustTokens(l).Revoke(t.Context(), tok.Key); err != nil {
+			t.Fatal(err)
+		}
+		later(time.Minute)
+		close(goOn)
+		<-done
+		if k := l.rows(); count(k, "m/root/") > 0 {
+			t.Errorf("rows are left of a token that has ended: %q", k)
+		}
+	})
+}

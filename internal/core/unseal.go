@@ -172,7 +172,7 @@ func (u *unsealed) lost(rev storage.Revision) {
 	u.auditing.fresh.changed()
 }
 
-// Cubbyhole is the engine that drops what a token kept when the token ends.
+// tokenDropper is an engine that drops what a token kept when the token ends.
 type tokenDropper interface {
 	Drop(ctx context.Context, caller string) error
 }
