@@ -86,7 +86,7 @@ func CreateBatch[T any](ctx context.Context, s *Set, target, key string, most in
 	}
 	mine := []*member[T]{me}
 	if b != nil {
-		mine = b.take(s, me, most)
+		mine = b.take(s, me, most, cap(slots))
 	}
 	if mine == nil { // another leader has it
 		<-slots
@@ -116,13 +116,15 @@ func CreateBatch[T any](ctx context.Context, s *Set, target, key string, most in
 }
 
 // take gives the leader its batch, the leader's own first, or nil when another
-// leader has the leader's own.
-func (b *batch[T]) take(s *Set, me *member[T], most int) []*member[T] {
+// leader has the leader's own. It is the leader's share of those that wait: a
+// target works on several batches at a time, and on one of them alone.
+func (b *batch[T]) take(s *Set, me *member[T], most, slots int) []*member[T] {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if me.taken {
 		return nil
 	}
+	most = min(most, (len(b.waiting)+slots-1)/slots)
 	mine := []*member[T]{me}
 	rest := b.waiting[:0]
 	for _, m := range b.waiting {
