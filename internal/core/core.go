@@ -51,8 +51,10 @@ type Config struct {
 	// MaxGap is how long the server may have been stopped before expiry is
 	// fenced at start; zero takes 30 days, negative never fences.
 	MaxGap time.Duration
-	Now    func() time.Time
-	Log    *slog.Logger
+	// Now is the world's clock, and Steady the machine's own, which nobody
+	// sets: where the two part, expiry is fenced. Nil means time.Now.
+	Now, Steady func() time.Time
+	Log         *slog.Logger
 }
 
 // Core is one server, sealed or not.
@@ -76,6 +78,9 @@ type Core struct {
 func New(cfg Config) *Core {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.Steady == nil {
+		cfg.Steady = time.Now
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)

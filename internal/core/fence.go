@@ -183,7 +183,7 @@ func (u *unsealed) raiseFence(reason string) {
 
 // setClock takes the clock as right from now on.
 func (u *unsealed) setClock() {
-	u.fence.set.Store(&clockSet{wall: u.core.cfg.Now().Round(0), mono: time.Now()})
+	u.fence.set.Store(&clockSet{wall: u.core.cfg.Now().Round(0), mono: u.core.cfg.Steady()})
 }
 
 // fenced reports whether expiry waits. The lanes ask it before each look at
@@ -193,7 +193,7 @@ func (u *unsealed) fenced() bool {
 		return true
 	}
 	set, now := u.fence.set.Load(), u.core.cfg.Now().Round(0)
-	part := now.Sub(set.wall) - time.Since(set.mono)
+	part := now.Sub(set.wall) - u.core.cfg.Steady().Sub(set.mono)
 	if part <= clockStep && part >= -clockStep {
 		return false
 	}

@@ -133,7 +133,7 @@ func (l *lab) newCoreOn(store storage.Backend) *core.Core {
 			"secret/database": database.New, "secret/cubbyhole": cubbyhole.New,
 			"secret/system": none, "secret/identity": none, "auth/token": none,
 		},
-		Now: l.clock.now, MaxGap: -1, // the clock leaps on purpose
+		Now: l.clock.now, Steady: l.clock.now, MaxGap: -1, // the clock leaps on purpose
 		Log: slog.New(slog.NewTextHandler(l.t.Output(), &slog.HandlerOptions{Level: slog.LevelError + 4})),
 	})
 }
