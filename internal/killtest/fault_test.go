@@ -70,6 +70,7 @@ func (s *story) tell(restart bool) {
 	}
 	s.ended(short, errStillEnding)
 	// The renewed lease outlives this, the others expire.
+	s.orphansGone()
 	s.clock.advance(ttlOfLab + time.Second)
 	for id, h := range s.delivered {
 		if id != own.id || s.lookup(id) != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -375,6 +376,24 @@ func (l *lab) within(d time.Duration, each func(), done func() bool) bool {
 func (l *lab) look() {
 	if lanes, err := l.core.Lanes(); err == nil {
 		lanes.Resume()
+	}
+}
+
+// orphansGone waits until the database has finished what it was sent over
+// connections that were cut since: the clock may move past a make_by then.
+func (l *lab) orphansGone() {
+	l.t.Helper()
+	ok := l.within(20*time.Second, nil, func() bool {
+		ports := l.look1(`SELECT coalesce(string_agg(client_port::text, ' '), '') FROM pg_stat_activity WHERE usename = '` + l.manager + `'`)
+		for port := range strings.FieldsSeq(ports) {
+			if n, err := strconv.Atoi(port); err == nil && n > 0 && !l.proxy.Holds(n) {
+				return false
+			}
+		}
+		return true
+	})
+	if !ok {
+		l.t.Fatalf("the database is still at work for connections that were cut")
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"net/netip"
 	"slices"
 	"strings"
@@ -110,7 +111,9 @@ func decode(key string, b []byte) (*Entry, error) {
 		*s = r.str()
 	}
 	e.Policies = r.list()
-	if meta := r.list(); len(meta) > 0 {
+	if meta := r.list(); len(meta)%2 != 0 {
+		r.bad = true
+	} else if len(meta) > 0 {
 		e.Meta = make(map[string]string, len(meta)/2)
 		for i := 0; i+1 < len(meta); i += 2 {
 			e.Meta[meta[i]] = meta[i+1]
@@ -123,7 +126,11 @@ func decode(key string, b []byte) (*Entry, error) {
 		}
 		e.BoundCIDRs = append(e.BoundCIDRs, p)
 	}
-	e.NumUses = int(r.uvarint())
+	if uses := r.uvarint(); uses <= math.MaxInt {
+		e.NumUses = int(uses)
+	} else {
+		r.bad = true
+	}
 	for _, t := range []*time.Time{&e.Created, &e.Expires, &e.Renewed, &e.Due} {
 		if n := r.varint(); n != noTime {
 			*t = time.Unix(0, n).UTC()

@@ -107,6 +107,19 @@ func (p *Proxy) CutAll() {
 	}
 }
 
+// Holds says whether a connection from this local port to the server is still
+// held: a server at work for one that is not works for nobody.
+func (p *Proxy) Holds(port int) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.conns {
+		if a, ok := c.LocalAddr().(*net.TCPAddr); ok && a.Port == port {
+			return true
+		}
+	}
+	return false
+}
+
 // Faults is how many pieces met something other than Pass.
 func (p *Proxy) Faults() int {
 	p.mu.Lock()
