@@ -30,10 +30,11 @@ var levels = map[string][]string{
 	"internal/ui":      {"api"},
 	"internal/core":    {"internal/engine", "internal/token", "internal/lease", "internal/audit", "internal/audit/outbox", "internal/policy", "internal/policy/password", "internal/barrier", "internal/seal", "internal/cluster"},
 
-	"internal/engines/*": {"internal/engine"},
-	"internal/auth/*":    {"internal/engine"},
-	"internal/engine":    {"internal/route"},
-	"internal/route":     {"internal/wire", "internal/lease", "internal/lane", "internal/storage"},
+	"internal/engines/*":        {"internal/engine"},
+	"internal/auth/*":           {"internal/engine", "internal/auth/tokenparams"},
+	"internal/auth/tokenparams": {"internal/route"}, // the token_* parameters of every method
+	"internal/engine":           {"internal/route"},
+	"internal/route":            {"internal/wire", "internal/lease", "internal/lane", "internal/storage"},
 
 	"internal/token":       {"internal/lease", "internal/storage", "internal/wire"},
 	"internal/lease":       {"internal/lane", "internal/storage", "internal/wire"},

@@ -238,7 +238,7 @@ func (x *exchange) route(ctx context.Context) error {
 	m, rel := t.find(ns, path)
 	x.r.Path, x.r.Redact = rel, x.req.Redact
 	x.r.Query, x.r.Body, x.r.WrapTTL = x.req.Query, x.req.Body, x.req.WrapTTL
-	x.r.Remote = x.req.Remote.Addr()
+	x.r.Remote, x.r.TLS = x.req.Remote.Addr(), x.req.TLS
 	if m == nil {
 		x.miss = errs.New(errs.NotFound, "no handler for route %q. route entry not found", path)
 		return nil

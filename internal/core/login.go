@@ -26,7 +26,7 @@ func (x *exchange) login(ctx context.Context) error {
 	}
 	e := &token.Entry{
 		Namespace: x.ns, Path: x.req.Path, DisplayName: displayName(x.m.Path, a.DisplayName),
-		Meta: a.Metadata, EntityID: a.EntityID, BoundCIDRs: a.BoundCIDRs, NumUses: a.NumUses,
+		Meta: a.Metadata, BoundCIDRs: a.BoundCIDRs, NumUses: a.NumUses,
 		ExplicitMaxTTL: a.ExplicitMaxTTL, Period: a.Period, Renewable: !a.NotRenewable,
 		Internal: []byte(a.Internal), Policies: TokenPolicies(a.Policies, !a.NoDefaultPolicy),
 		Type: x.m.tokenType(a.Type),

@@ -1,6 +1,7 @@
 package route
 
 import (
+	"crypto/tls"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -33,6 +34,8 @@ type Request struct {
 	Lease *lease.Draft
 	// Redact is what the listener leaves out of answers that need no token.
 	Redact Redact
+	// TLS is the connection the request came over; nil for a plain one.
+	TLS *tls.ConnectionState
 
 	params Params
 	reply  Reply
@@ -141,11 +144,19 @@ type Auth struct {
 	NotRenewable    bool
 	NoDefaultPolicy bool
 	BoundCIDRs      []netip.Prefix
-	// EntityID and Alias say who it is, where the method knows.
-	EntityID string
-	Alias    string
+	// Alias is who it is by the method's own lights. Identity finds or makes
+	// the entity that it belongs to. Nil: nobody in particular.
+	Alias *Alias
+	// Groups are the names of the groups that the method says it is in.
+	Groups []string
 	// Internal is kept with the token for the method's own renewal check.
 	Internal wire.Object
+}
+
+// Alias is a name that an auth method's mount knows somebody by.
+type Alias struct {
+	Name     string
+	Metadata map[string]string // of the alias, replaced at each login
 }
 
 // TokenType is the kind of token that a login makes.
