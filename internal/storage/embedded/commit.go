@@ -150,10 +150,11 @@ func (s *Store) commitLoop() {
 // wait costs them. Few writers are not waited for.
 const (
 	gatherFrom = 4
-	gatherMost = 250 * time.Microsecond
+	gatherMost = 400 * time.Microsecond
 )
 
-// gather waits until as many as in the group before are pending, or a moment.
+// gather waits for those who were just answered to come back and join those
+// who are pending already, or a moment.
 func (c *committer) gather(last int) {
 	if last < gatherFrom {
 		runtime.Gosched() // those who are ready to run may queue up
@@ -161,9 +162,9 @@ func (c *committer) gather(last int) {
 	}
 	s := c.s
 	s.mu.Lock()
-	wait := len(s.pending) < last && !s.closing
+	wait := len(s.pending) < groupRequests && !s.closing
 	if wait {
-		s.wanted = last
+		s.wanted = min(len(s.pending)+last, groupRequests)
 	}
 	s.mu.Unlock()
 	if !wait {

@@ -119,8 +119,12 @@ func copied(value []byte) []byte {
 }
 
 func (s *rowShard) keepLocked(key string, row cachedRow) {
-	if s.young == nil || s.bytes > rowBytes/rowShards {
-		s.old, s.young, s.bytes = s.young, make(map[string]cachedRow), 0
+	switch {
+	case s.young == nil:
+		s.young, s.old = make(map[string]cachedRow), make(map[string]cachedRow)
+	case s.bytes > rowBytes/rowShards:
+		clear(s.old) // used again, since a new map would grow step by step
+		s.old, s.young, s.bytes = s.young, s.old, 0
 	}
 	if have, ok := s.young[key]; ok {
 		s.bytes -= len(have.value)
