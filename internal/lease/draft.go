@@ -19,16 +19,18 @@ const (
 // its credential will carry and randomness derived from it one way.
 type Draft struct {
 	path   string // of the request, with the mount: "database/creds/app"
-	random string // the secret part of the id
+	random string // the secret part of the id, and the namespace's suffix
 	hash   string // keyed, one way; what the row's key and the mark show
 	mark   string
 	key    [sha256.Size]byte
 }
 
 // NewDraft draws a fresh identity. path is the mount's path and the request's
-// path in it. hash is the store's keyed one-way function for lease ids.
-func NewDraft(path string, origin Origin, hash func(string) [32]byte) *Draft {
-	d := &Draft{path: strings.Trim(path, "/"), random: randomID()}
+// path in it. suffix is "." and the id of a namespace that is not the root, by
+// which the lease is found from outside of it too. hash is the store's keyed
+// one-way function for lease ids.
+func NewDraft(path, suffix string, origin Origin, hash func(string) [32]byte) *Draft {
+	d := &Draft{path: strings.Trim(path, "/"), random: randomID() + suffix}
 	d.key = hash("lease-draft:" + d.random)
 	d.hash = hashOf(hash, d.random)
 	d.mark = origin.mark(d.hash)
@@ -73,7 +75,7 @@ func (o Origin) mark(hash string) string {
 // drawn for it.
 func IsID(s string) bool {
 	i := strings.LastIndexByte(s, '/')
-	random := s[i+1:]
+	random, _, _ := strings.Cut(s[i+1:], ".") // without its namespace
 	if i < 1 || len(random) != idLength {
 		return false
 	}

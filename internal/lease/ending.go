@@ -335,10 +335,9 @@ func (s *Store) remove(ctx context.Context, batch []*ending) error {
 
 // removeRow deletes everything that hangs from a lease.
 func removeRow(tx storage.Tx, key string, r *row, changed deltas) error {
-	ns, _ := mountInKey(key)
 	dels := []string{rowPrefix + key, r.dueKey(key)}
 	if r.Owner != "" {
-		dels = append(dels, ownPrefix+ns+"/"+r.Owner+"/"+key)
+		dels = append(dels, r.ownKey(key))
 	}
 	for _, name := range r.Names {
 		dels = append(dels, namePrefix+name)

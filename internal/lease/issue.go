@@ -99,7 +99,7 @@ func (s *Store) Commit(ctx context.Context, d *Draft, h Holder, p *Plan, ttl, ma
 			return err
 		}
 		if r.Owner != "" {
-			if err := tx.Put(ownPrefix+h.Namespace+"/"+r.Owner+"/"+key, nil); err != nil {
+			if err := tx.Put(r.ownKey(key), nil); err != nil {
 				return err
 			}
 		}

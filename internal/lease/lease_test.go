@@ -166,7 +166,7 @@ func (r *rig) keys(prefix string) (keys []string) {
 	return keys
 }
 
-func (r *rig) draft() *lease.Draft { return r.store.Draft("database/creds/app") }
+func (r *rig) draft() *lease.Draft { return r.store.Draft("database/creds/app", "") }
 
 // issue walks a lease through the four steps. make is nil for a creation that
 // works.
@@ -423,12 +423,50 @@ func TestOwnerEnds(t *testing.T) {
 		if _, err := r.store.Lookup(r.t.Context(), ns, ids[7]); !errs.Is(err, errs.Invalid) {
 			t.Errorf("Lookup under an ended token = %v, want Invalid", err)
 		}
-		if err := r.store.RevokeOwned(r.t.Context(), ns, owner); err != nil {
+		if err := r.store.RevokeOwned(r.t.Context(), owner); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
 		synctest.Wait()
 		r.nothingLeft()
+	})
+}
+
+// Tidying leaves alone what points at a lease: its owner ends it afterwards.
+func TestTidyKeepsOwners(t *testing.T) {
+	run(t, func(r *rig) {
+		r.mustIssue("alice", time.Hour)
+		if n, err := r.store.Tidy(r.t.Context()); err != nil || n != 0 {
+			t.Errorf("Tidy = %d, %v, want nothing removed", n, err)
+		}
+		if err := r.store.RevokeOwned(r.t.Context(), owner); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		r.nothingLeft()
+	})
+}
+
+// The id of a lease of a namespace names that, and is found by its whole text
+// alone.
+func TestLeaseOfANamespace(t *testing.T) {
+	run(t, func(r *rig) {
+		l, err := r.issue(r.store.Draft("database/creds/app", ".n1"), "alice", time.Hour, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := lease.NamespaceOf(l.ID); got != "n1" || !lease.IsID(string(l.ID)) {
+			t.Errorf("NamespaceOf(%q) = %q, want n1", l.ID, got)
+		}
+		if in, err := r.store.Lookup(r.t.Context(), ns, l.ID); err != nil || in.ID != l.ID {
+			t.Errorf("Lookup = %q, %v, want %q", in.ID, err, l.ID)
+		}
+		for _, id := range []lease.ID{lease.ID(strings.TrimSuffix(string(l.ID), ".n1")), lease.ID(strings.TrimSuffix(string(l.ID), "1") + "2")} {
+			if _, err := r.store.Lookup(r.t.Context(), ns, id); !errs.Is(err, errs.Invalid) {
+				t.Errorf("Lookup(%q) = %v, want Invalid", id, err)
+			}
+		}
 	})
 }
 

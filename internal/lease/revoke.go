@@ -261,8 +261,8 @@ func (s *Store) dueAll(ctx context.Context, sc Scope, cause Cause) error {
 
 // RevokeOwned makes every lease of a token due. The token's own mark must be
 // durable before: then nothing is committed that this walk does not see.
-func (s *Store) RevokeOwned(ctx context.Context, ns, owner string) error {
-	prefix := ownPrefix + ns + "/" + owner + "/"
+func (s *Store) RevokeOwned(ctx context.Context, owner string) error {
+	prefix := ownPrefix + owner + "/"
 	from := prefix
 	for {
 		var keys []string

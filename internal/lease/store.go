@@ -18,13 +18,15 @@ import (
 // What is stored, and under which keys:
 //
 //	lease/<ns>/<mount>/<path>/<hash>   row, JSON: one lease
-//	own/<ns>/<token>/<lease key>       empty: the token owns that lease
+//	own/<owner>/<lease key>            empty: the token owns that lease
 //	name/<identity>/<user>             the lease key that reserved the name
 //	due/<target>/<time>/l/<lease key>  empty: see package lane
 //	count/…/<part>                     a number, see counts.go
 //
-// <lease key> is the row's key without "lease/". <hash> is a keyed one-way
-// function of the id's random part: who runs the store cannot tell the id.
+// <lease key> is the row's key without "lease/". <owner> is the token's key,
+// <ns>/<hash>: a token may own leases of namespaces below its own. <hash> is a
+// keyed one-way function of the id's random part: who runs the store cannot
+// tell the id.
 const (
 	rowPrefix  = "lease/"
 	ownPrefix  = "own/"
@@ -75,6 +77,7 @@ func leaseKey(ns, mount, path, hash string) string {
 }
 
 func (r *row) dueKey(key string) string { return lane.Key(r.Target, r.Due, dueKind, key) }
+func (r *row) ownKey(key string) string { return ownPrefix + r.Owner + "/" + key }
 func (r *row) id() ID                   { return ID(r.Path + "/" + r.Random) }
 func hashInKey(key string) string       { return key[strings.LastIndexByte(key, '/')+1:] }
 func mountInKey(key string) (ns, mount string) {
@@ -206,8 +209,18 @@ func New(cfg Config) *Store {
 // DueKind is the kind under which lanes hand out leases.
 const DueKind = dueKind
 
-// Draft draws the identity of a lease to be made for a request at path.
-func (s *Store) Draft(path string) *Draft { return NewDraft(path, s.cfg.Origin, s.cfg.Hash) }
+// Draft draws the identity of a lease to be made for a request at path; see
+// NewDraft for the suffix.
+func (s *Store) Draft(path, suffix string) *Draft {
+	return NewDraft(path, suffix, s.cfg.Origin, s.cfg.Hash)
+}
+
+// NamespaceOf is the namespace in a lease's id: what follows the last dot of
+// its random part. "" is the root, or no id.
+func NamespaceOf(id ID) string {
+	_, ns, _ := strings.Cut(string(id[strings.LastIndexByte(string(id), '/')+1:]), ".")
+	return strings.TrimSuffix(ns, "/")
+}
 
 // Info is a lease as people and programs may see it.
 type Info struct {

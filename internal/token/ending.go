@@ -243,7 +243,7 @@ func (s *Store) end(ctx context.Context, items []lane.Work) error {
 			})
 		}
 		if err == nil && s.cfg.EndLeases != nil {
-			err = s.cfg.EndLeases(ctx, d.entry.Namespace, d.key)
+			err = s.cfg.EndLeases(ctx, d.key)
 		}
 		if err == nil && s.cfg.Dropped != nil {
 			err = s.cfg.Dropped(ctx, d.entry.Namespace, d.key)

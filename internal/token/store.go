@@ -27,7 +27,7 @@ type Config struct {
 	Open func(sealed []byte) ([]byte, error)
 	// EndLeases makes due what a token owns. It is called after the token's
 	// mark is durable.
-	EndLeases func(ctx context.Context, ns, key string) error
+	EndLeases func(ctx context.Context, key string) error
 	// Dropped is told when a token's rows go (its cubbyhole goes with it).
 	Dropped func(ctx context.Context, ns, key string) error
 	// Record stores the audit records of the ends of one transaction, if a

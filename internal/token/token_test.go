@@ -43,7 +43,7 @@ func newRig(t *testing.T) *rig {
 			}
 			return []byte(rest), nil
 		},
-		EndLeases: func(_ context.Context, _, key string) error {
+		EndLeases: func(_ context.Context, key string) error {
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			r.ended[key] = true

@@ -256,7 +256,7 @@ type credential struct {
 func (r *rig) issue(role string) (c credential, err error) {
 	r.t.Helper()
 	req := r.request(wire.OpRead, "creds/"+role, nil)
-	req.Lease = r.leases.Draft(leaseMount.Path + req.Path)
+	req.Lease = r.leases.Draft(leaseMount.Path+req.Path, "")
 	ep, err := r.table.Route(req)
 	if err != nil {
 		return c, err
