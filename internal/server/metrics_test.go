@@ -22,6 +22,13 @@ import (
 // "root", and answers a client of it. more is added to its configuration.
 func start(t *testing.T, more string) *api.Client {
 	t.Helper()
+	_, c := startServer(t, more)
+	return c
+}
+
+// startServer is start, with the server.
+func startServer(t *testing.T, more string) (*server.Server, *api.Client) {
+	t.Helper()
 	dir := t.TempDir()
 	file, socket := filepath.Join(dir, "server.hcl"), filepath.Join(dir, "socket")
 	text := `storage "embedded" { path = "` + filepath.Join(dir, "store") + `" }
@@ -61,7 +68,7 @@ listener "unix" { address = "` + socket + `" }
 	if err != nil {
 		t.Fatal(err)
 	}
-	return c
+	return s, c
 }
 
 func scrape(t *testing.T, c *api.Client) string {

@@ -35,8 +35,8 @@ func (s *Server) addServerEngines(boot *route.Table, engines map[string]engine.F
 		Status: state{s}.Status, Address: s.conf.APIAddr, Wrapping: wrapping{c},
 		Audit: auditDevices{c}, AuditHeaders: auditDevices{c}, CORS: cors{c},
 		Sanitized: func() wire.Data { return wire.Of(s.conf.Sanitized()) }, Reload: s.reload,
-		Metrics:  s.metrics,
-		Tables:   func(ctx context.Context, ns string) (map[string]*route.Table, error) { return c.Tables(ctx, ns) },
+		Metrics: s.metrics,
+		Tables:  func(ctx context.Context, ns string) (map[string]*route.Table, error) { return c.Tables(ctx, ns) }, Boot: boot,
 		InFlight: s.inFlight, Tokens: s.countTokens, Levels: &levels{level: s.cfg.Level, conf: s.conf.LogLevel}, Raw: raw,
 		Databases: []string{"postgresql-database-plugin"},
 	})

@@ -250,3 +250,38 @@ func BenchmarkAppend(b *testing.B) {
 		buf = d.AppendJSON(buf[:0])
 	}
 }
+
+func TestShapeOf(t *testing.T) {
+	type part struct {
+		At time.Time `json:"at"`
+	}
+	type out struct {
+		nameIn
+		TTL    wire.Opt[wire.TTL] `json:"ttl" doc:"How long."`
+		Pass   secret.String      `json:"pass"`
+		Parts  []part             `json:"parts"`
+		ByName map[string]*part   `json:"by_name" wire:"null"`
+		Tags   wire.CSV           `json:"tags"`
+		Any    wire.Value         `json:"any"`
+		Tree   *tree              `json:"tree"`
+		Whole  wire.Object        `json:"-" body:"all"`
+	}
+	text, at := &wire.Shape{Type: "string"}, []wire.Field{{Name: "at", Shape: &wire.Shape{Type: "string", Format: wire.DateTime, Null: true}}}
+	want := &wire.Shape{Type: "object", Values: &wire.Shape{}, Fields: []wire.Field{
+		{Name: "name", Doc: "Name of the thing.", Shape: text},
+		{Name: "ttl", Doc: "How long.", Shape: &wire.Shape{Type: "string", Format: wire.Duration}},
+		{Name: "pass", Shape: &wire.Shape{Type: "string", Secret: true}},
+		{Name: "parts", Shape: &wire.Shape{Type: "array", Items: &wire.Shape{Type: "object", Fields: at}}},
+		{Name: "by_name", Shape: &wire.Shape{Type: "object", Null: true, Values: &wire.Shape{Type: "object", Null: true, Fields: at}}},
+		{Name: "tags", Shape: &wire.Shape{Type: "array", Items: text}},
+		{Name: "any", Shape: &wire.Shape{}},
+		// What contains itself is described once.
+		{Name: "tree", Shape: &wire.Shape{Type: "object", Null: true, Fields: []wire.Field{
+			{Name: "name", Shape: text},
+			{Name: "kids", Shape: &wire.Shape{Type: "array", Items: &wire.Shape{Type: "object", Null: true}}},
+		}}},
+	}}
+	if d := cmp.Diff(want, wire.ShapeOf(reflect.TypeFor[*out]())); d != "" {
+		t.Errorf("ShapeOf (-want +got):\n%s", d)
+	}
+}

@@ -25,7 +25,7 @@ import (
 
 // rig is the engine with parts that behave as the server's do, in memory.
 type rig struct {
-	t      *testing.T
+	t      testing.TB
 	cfg    sys.Config
 	table  *route.Table
 	boot   *route.Table
@@ -40,7 +40,7 @@ var start = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
 const root = "root"
 
-func newRig(t *testing.T, change ...func(*sys.Config)) *rig {
+func newRig(t testing.TB, change ...func(*sys.Config)) *rig {
 	t.Helper()
 	r := &rig{t: t, table: route.NewTable(), boot: route.NewTable(), store: mem.New(), leases: &leaseBook{}, state: &stateBook{}}
 	t.Cleanup(func() { _ = r.store.Close() })

@@ -62,7 +62,9 @@ type Config struct {
 	Metrics Metrics
 
 	// Tables are the routes of all mounts, by their paths.
-	Tables   func(ctx context.Context, ns string) (map[string]*route.Table, error)
+	Tables func(ctx context.Context, ns string) (map[string]*route.Table, error)
+	// Boot are the routes below sys/ that work while sealed; nil: not described.
+	Boot     *route.Table
 	InFlight func() []InFlight
 	Tokens   func(ctx context.Context, ns string) (int64, error) // how many there are
 	Levels   LogLevels
