@@ -1,0 +1,247 @@
+package identity
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/leasehold/leasehold/internal/storage"
+	"github.com/leasehold/leasehold/internal/wire"
+)
+
+// What is stored, and under which keys. <name> is nameKey of a name: names are
+// of any length and any characters, and are compared without regard to case.
+//
+//	e/<entity>               entity, JSON, with its aliases
+//	en/<name>                the id of the entity with this name
+//	a/<alias>                the id of the entity that the alias belongs to
+//	al/<accessor>/<name>     the same, by the mount's accessor and the alias's name
+//	em/<entity>              an entity that was merged: the id of the one it went into
+//	eg/<entity>              memberOf, JSON: the groups that the entity is directly in
+//	g/<group>                group, JSON, with its alias and the groups it is in
+//	gn/<name>                the id of the group with this name
+//	ga/<alias>               the id of the group that the alias belongs to
+//	gal/<accessor>/<name>    the same, by the mount's accessor and the alias's name
+//	gm/<group>/<entity>      empty: the entity is directly in the group
+//	gc/<group>/<group>       empty: the second group is directly in the first
+//	gx/<group>               empty: the group is deleted and its memberships are being
+const (
+	entityPrefix       = "e/"
+	entityNamePrefix   = "en/"
+	aliasIDPrefix      = "a/"
+	aliasPrefix        = "al/"
+	mergedPrefix       = "em/"
+	memberOfPrefix     = "eg/"
+	groupPrefix        = "g/"
+	groupNamePrefix    = "gn/"
+	groupAliasIDPrefix = "ga/"
+	groupAliasPrefix   = "gal/"
+	memberPrefix       = "gm/"
+	childPrefix        = "gc/"
+	goingPrefix        = "gx/"
+
+	rowVersion = 1
+)
+
+// entity is somebody. Version 1.
+type entity struct {
+	V        int               `json:"v"`
+	ID       string            `json:"id"`
+	Name     string            `json:"name"`
+	Metadata map[string]string `json:"meta,omitempty"`
+	Policies []string          `json:"pol,omitempty"`
+	Disabled bool              `json:"off,omitempty"`
+	Aliases  []alias           `json:"aliases,omitempty"` // at most one of each mount
+	Merged   []string          `json:"merged,omitempty"`  // the entities that went into this one
+	Created  time.Time         `json:"at"`
+	Updated  time.Time         `json:"upd"`
+}
+
+// alias is the name that the mount with an accessor knows an entity, or an
+// external group, by. It stands in the row of what it belongs to.
+type alias struct {
+	ID         string            `json:"id"`
+	Accessor   string            `json:"acc"`
+	Name       string            `json:"name"`
+	Metadata   map[string]string `json:"meta,omitempty"` // from the last login
+	Custom     map[string]string `json:"custom,omitempty"`
+	Local      bool              `json:"local,omitempty"`
+	MergedFrom []string          `json:"from,omitempty"` // entities that it belonged to before
+	Created    time.Time         `json:"at"`
+	Updated    time.Time         `json:"upd"`
+}
+
+// group is a set of entities and groups. Those that are in it are rows of
+// their own, so that this row stays small. Version 1.
+type group struct {
+	V        int               `json:"v"`
+	ID       string            `json:"id"`
+	Name     string            `json:"name"`
+	Type     string            `json:"type"`
+	Metadata map[string]string `json:"meta,omitempty"`
+	Policies []string          `json:"pol,omitempty"`
+	Alias    *alias            `json:"alias,omitempty"` // of an external group
+	Parents  []string          `json:"in,omitempty"`    // the groups that it is directly in
+	Index    uint64            `json:"mod"`             // grows with each change
+	Created  time.Time         `json:"at"`
+	Updated  time.Time         `json:"upd"`
+}
+
+// The types of group.
+const (
+	internalGroup = "internal"
+	externalGroup = "external"
+)
+
+// memberOf is the groups that one entity is directly in. Version 1.
+type memberOf struct {
+	V      int      `json:"v"`
+	Groups []string `json:"in"`
+}
+
+// nameKey stands for a name in keys.
+func nameKey(name string) string {
+	h := sha256.Sum256([]byte(strings.ToLower(name)))
+	return hex.EncodeToString(h[:20])
+}
+
+func aliasKey(accessor, name string) string { return aliasPrefix + accessor + "/" + nameKey(name) }
+func groupAliasKey(accessor, name string) string {
+	return groupAliasPrefix + accessor + "/" + nameKey(name)
+}
+func memberKey(group, entity string) string { return memberPrefix + group + "/" + entity }
+func childKey(group, child string) string   { return childPrefix + group + "/" + child }
+
+// getRow reads a row into a T: nil when there is none.
+func getRow[T any](r storage.Reader, key string, version func(*T) int) (*T, error) {
+	b, err := r.Get(key)
+	if err != nil || b == nil {
+		return nil, err
+	}
+	return readRow(key, b, version)
+}
+
+func readRow[T any](key string, b []byte, version func(*T) int) (*T, error) {
+	row := new(T)
+	if err := wire.Unmarshal(b, row); err != nil {
+		return nil, fmt.Errorf("reading the identity row %s: %w", key, err)
+	}
+	if v := version(row); v > rowVersion {
+		return nil, fmt.Errorf("the identity row %s has version %d, written by a newer server", key, v)
+	}
+	return row, nil
+}
+
+func entityVersion(e *entity) int { return e.V }
+func groupVersion(g *group) int   { return g.V }
+
+// getEntity reads an entity by its id: nil when there is none.
+func getEntity(r storage.Reader, id string) (*entity, error) {
+	return getRow(r, entityPrefix+id, entityVersion)
+}
+
+// getGroup reads a group by its id: nil when there is none.
+func getGroup(r storage.Reader, id string) (*group, error) {
+	return getRow(r, groupPrefix+id, groupVersion)
+}
+
+// getID reads an index row: "" when there is none.
+func getID(r storage.Reader, key string) (string, error) {
+	b, err := r.Get(key)
+	return string(b), err
+}
+
+// entityBy reads the entity that an index row names: nil when there is none.
+func entityBy(r storage.Reader, key string) (*entity, error) {
+	id, err := getID(r, key)
+	if err != nil || id == "" {
+		return nil, err
+	}
+	return getEntity(r, id)
+}
+
+// groupBy reads the group that an index row names: nil when there is none.
+func groupBy(r storage.Reader, key string) (*group, error) {
+	id, err := getID(r, key)
+	if err != nil || id == "" {
+		return nil, err
+	}
+	return getGroup(r, id)
+}
+
+// groupsOf are the ids of the groups that an entity is directly in.
+func groupsOf(r storage.Reader, entityID string) ([]string, error) {
+	row, err := getRow(r, memberOfPrefix+entityID, func(m *memberOf) int { return m.V })
+	if err != nil || row == nil {
+		return nil, err
+	}
+	return row.Groups, nil
+}
+
+func putGroupsOf(tx storage.Tx, entityID string, groups []string) error {
+	if len(groups) == 0 {
+		return tx.Delete(memberOfPrefix + entityID)
+	}
+	return tx.Put(memberOfPrefix+entityID, wire.Marshal(&memberOf{V: rowVersion, Groups: groups}))
+}
+
+func (e *entity) put(tx storage.Tx) error {
+	e.V = rowVersion
+	return tx.Put(entityPrefix+e.ID, wire.Marshal(e))
+}
+
+func (g *group) put(tx storage.Tx) error {
+	g.V = rowVersion
+	return tx.Put(groupPrefix+g.ID, wire.Marshal(g))
+}
+
+// alias finds one of the entity's aliases by its id: nil when it has no such.
+func (e *entity) alias(id string) *alias {
+	for i := range e.Aliases {
+		if e.Aliases[i].ID == id {
+			return &e.Aliases[i]
+		}
+	}
+	return nil
+}
+
+// aliasAt finds the entity's alias of a mount: nil when it has none.
+func (e *entity) aliasAt(accessor string) *alias {
+	for i := range e.Aliases {
+		if e.Aliases[i].Accessor == accessor {
+			return &e.Aliases[i]
+		}
+	}
+	return nil
+}
+
+// newID draws a UUID. Outside the root namespace it ends in the namespace's
+// id, as peers have it: an id says by itself where it belongs.
+func (e *Engine) newID() (string, error) {
+	var b [16]byte
+	if _, err := io.ReadFull(e.env.Rand, b[:]); err != nil {
+		return "", fmt.Errorf("drawing an id: %w", err)
+	}
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	h := hex.EncodeToString(b[:])
+	id := h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
+	if e.env.Namespace != rootNamespace {
+		id += "." + e.env.Namespace
+	}
+	return id, nil
+}
+
+// newName draws the name of an entity or group that was not given one.
+func (e *Engine) newName(kind string) (string, error) {
+	var b [5]byte
+	if _, err := io.ReadFull(e.env.Rand, b[:]); err != nil {
+		return "", fmt.Errorf("drawing a name: %w", err)
+	}
+	return kind + "_" + hex.EncodeToString(b[:]) + "." + e.env.Namespace, nil
+}
+
+// rootNamespace is the fixed id of the root namespace.
+const rootNamespace = "root"
