@@ -20,6 +20,10 @@ func groupCounter(mount, group string) string { return countPrefix + "g/" + moun
 func stuckCounter(ns, mount string) string    { return stuckPrefix(ns) + mount + "/" }
 func stuckPrefix(ns string) string            { return countPrefix + "i/" + ns + "/" }
 
+// Ranges are the beginnings of the keys of a namespace's counts. They may be
+// deleted when it has no mount any more.
+func Ranges(ns string) []string { return []string{nsCounter(ns), stuckPrefix(ns)} }
+
 // deltas adds up the changes of a batch before anything is written.
 type deltas map[string]int64
 

@@ -148,11 +148,11 @@ func (t tokens) Accessors(ctx context.Context, ns string) (all []string, err err
 	return all, err
 }
 
-func (t tokens) Tidy(ctx context.Context) error {
+func (t tokens) Tidy(ctx context.Context, ns string) error {
 	s, err := t.c.Tokens()
 	if err != nil {
 		return err
 	}
-	_, err = s.Tidy(ctx)
+	_, err = s.Tidy(ctx, ns)
 	return err
 }

@@ -133,6 +133,6 @@ func (l leases) tidy(ctx context.Context) error {
 	if _, err := s.Tidy(ctx); err != nil {
 		return err
 	}
-	_, err = tokens.Tidy(ctx)
+	_, err = tokens.Tidy(ctx, "")
 	return err
 }

@@ -39,6 +39,9 @@ func (s *Store) Create(ctx context.Context, e *Entry, id secret.String, live ...
 	t.Key = s.Key(t.Text)
 	if e.Accessor == "" {
 		e.Accessor = when(e.Created) + randomText(drawnSize)
+		if e.Namespace != RootNamespace {
+			e.Accessor += "." + e.Namespace
+		}
 	}
 	if depth, err := s.depth(ctx, e); err != nil || depth > maxDepth {
 		if err == nil {
@@ -153,7 +156,7 @@ func (s *Store) lookupBatch(ctx context.Context, text secret.String) (*Token, er
 			return nil, ErrInvalid
 		}
 		e, err := decode("batch", plain)
-		if err != nil || e.Type != Batch {
+		if err != nil || e.Type != Batch || e.Namespace != namespaceOf(text.Reveal()) {
 			return nil, ErrInvalid
 		}
 		// Its content never changes: any revision will do.
@@ -162,7 +165,7 @@ func (s *Store) lookupBatch(ctx context.Context, text secret.String) (*Token, er
 			s.cache.put(key, c)
 		}
 	}
-	if s.expired(c.entry) {
+	if s.expired(c.entry) || !s.living(c.entry.Namespace) {
 		return nil, ErrInvalid
 	}
 	if err := s.ancestors(ctx, c.entry); err != nil {

@@ -44,6 +44,55 @@ func (s *Store) RevokePath(ctx context.Context, ns, path string, until time.Time
 	return s.markEnded(ctx, lease.Ended, keys...)
 }
 
+// RevokeNamespace ends every token of a namespace, page by page, and reports
+// whether any was there: the lane removes their rows. Nothing can be made in it
+// any more. Those that cannot be read are refused as they are; Ranges has their
+// rows.
+func (s *Store) RevokeNamespace(ctx context.Context, ns string) (left bool, err error) {
+	prefix := rowPrefix + ns + "/"
+	from := prefix
+	for {
+		var keys []string
+		last, n := "", 0
+		err := s.cfg.Store.View(ctx, func(v storage.View) error {
+			return storage.ScanEach(v, from, storage.PrefixEnd(prefix), 0, func(row string, b []byte, bad error) bool {
+				last, n = row, n+1
+				key := row[len(rowPrefix):]
+				if bad == nil {
+					_, bad = decode(key, b)
+				}
+				if bad == nil {
+					left = true
+					if word, err := v.Get(alivePrefix + key); err != nil || string(word) != lease.Ended {
+						keys = append(keys, key)
+					}
+				}
+				return n < pageSize
+			})
+		})
+		if err != nil {
+			return left, err
+		}
+		if err := s.markEnded(ctx, lease.Ended, keys...); err != nil {
+			return left, err
+		}
+		if n < pageSize {
+			return left, nil
+		}
+		from = last + "\x00"
+	}
+}
+
+// Ranges are the beginnings of the keys of a namespace's tokens. What is under
+// them may be deleted when RevokeNamespace finds none any more.
+func Ranges(ns string) []string {
+	all := []string{rowPrefix, alivePrefix, usesPrefix, accPrefix, kidPrefix, countPrefix}
+	for i := range all {
+		all[i] += ns + "/"
+	}
+	return all
+}
+
 // RevokeOrphan ends a token and leaves its children as orphans.
 func (s *Store) RevokeOrphan(ctx context.Context, key string) error {
 	// While the mark says orphaning no child can be added and none is dead.
@@ -357,9 +406,13 @@ func (s *Store) remove(ctx context.Context, batch []*doomed) error {
 	return err
 }
 
-// Tidy deletes accessors and children's index keys that point at no token.
-func (s *Store) Tidy(ctx context.Context) (removed int, err error) {
-	for _, prefix := range []string{accPrefix, kidPrefix} {
+// Tidy deletes accessors and children's index keys that point at no token, of
+// one namespace or, where ns is empty, of all.
+func (s *Store) Tidy(ctx context.Context, ns string) (removed int, err error) {
+	if ns != "" {
+		ns += "/"
+	}
+	for _, prefix := range []string{accPrefix + ns, kidPrefix + ns} {
 		from := prefix
 		for {
 			var strays []string
@@ -406,7 +459,7 @@ func (s *Store) Tidy(ctx context.Context) (removed int, err error) {
 
 // pointed is the token that an index row points at.
 func pointed(prefix, key string, value []byte) string {
-	if prefix == kidPrefix {
+	if strings.HasPrefix(prefix, kidPrefix) {
 		parts := strings.Split(key, "/")
 		return strings.Join(parts[max(len(parts)-2, 0):], "/")
 	}

@@ -30,6 +30,9 @@ type Config struct {
 	EndLeases func(ctx context.Context, key string) error
 	// Dropped is told when a token's rows go (its cubbyhole goes with it).
 	Dropped func(ctx context.Context, ns, key string) error
+	// Living reports whether a namespace is there and not ending; nil: each is.
+	// It is not asked about the root.
+	Living func(ns string) bool
 	// Record stores the audit records of the ends of one transaction, if a
 	// device is enabled.
 	Record func(tx storage.Tx, ends []End) error
@@ -87,6 +90,10 @@ func (s *Store) hash(of string) string {
 	return hex.EncodeToString(h[:20])
 }
 
+// NamespaceOf is the namespace in an accessor: what follows its last dot, or
+// the root namespace.
+func NamespaceOf(accessor string) string { return namespaceOf(accessor) }
+
 // namespaceOf is the namespace in a token's text: what follows its last dot,
 // or the root namespace.
 func namespaceOf(text string) string {
@@ -133,13 +140,19 @@ func (s *Store) LookupKey(ctx context.Context, key string) (*Entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c == nil || c.alive != lease.Alive || s.expired(c.entry) {
+	if c == nil || c.alive != lease.Alive || s.expired(c.entry) || !s.living(c.entry.Namespace) {
 		return nil, ErrInvalid
 	}
 	if err := s.ancestors(ctx, c.entry); err != nil {
 		return nil, err
 	}
 	return c.entry, nil
+}
+
+// living reports whether a token's namespace lives. Its ancestors' need not be
+// asked about: they are that one or above it.
+func (s *Store) living(ns string) bool {
+	return ns == RootNamespace || s.cfg.Living == nil || s.cfg.Living(ns)
 }
 
 // maxDepth bounds a chain of parents. Create refuses deeper ones.

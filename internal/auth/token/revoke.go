@@ -72,8 +72,9 @@ func (e *Engine) tidy(_ context.Context, req *route.Request, _ route.None) (*rou
 		return &route.Whole{}, nil
 	}
 	e.tidies = true
+	ns := req.Mount.Namespace
 	e.wg.Go(func() {
-		if err := e.cfg.Lifecycle.Tidy(e.ctx); err != nil && e.ctx.Err() == nil {
+		if err := e.cfg.Lifecycle.Tidy(e.ctx, ns); err != nil && e.ctx.Err() == nil {
 			e.log.Error("tidying tokens", "error", err)
 		}
 		e.mu.Lock()

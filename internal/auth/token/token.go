@@ -37,8 +37,8 @@ type Lifecycle interface {
 	RevokeOrphan(ctx context.Context, key string) error
 	// Accessors lists those of a namespace's tokens.
 	Accessors(ctx context.Context, ns string) ([]string, error)
-	// Tidy deletes what is left of tokens that are gone.
-	Tidy(ctx context.Context) error
+	// Tidy deletes what is left of a namespace's tokens that are gone.
+	Tidy(ctx context.Context, ns string) error
 }
 
 // RoleLimits are what the role of a token says when it is renewed. The zero

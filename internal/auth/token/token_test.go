@@ -102,7 +102,7 @@ func (b *book) Accessors(context.Context, string) (all []string, err error) {
 	return all, nil
 }
 
-func (b *book) Tidy(context.Context) error { b.tidied++; return nil }
+func (b *book) Tidy(context.Context, string) error { b.tidied++; return nil }
 
 // method is the engine on a mount, with a caller.
 type method struct {
