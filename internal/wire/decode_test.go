@@ -105,6 +105,7 @@ func TestDecodeTolerates(t *testing.T) {
 		{"one element", `{"ints":5}`, everything{}},
 		{"time", `{"when":"2026-01-02T03:04:05.6+01:00","addr":"10.0.0.0/8","raw":"aGk="}`,
 			everything{When: time.Date(2026, 1, 2, 2, 4, 5, 6e8, time.UTC), Addr: netip.MustParsePrefix("10.0.0.0/8"), Raw: []byte("hi")}},
+		{"address", `{"addr":"192.0.2.7"}`, everything{Addr: netip.MustParsePrefix("192.0.2.7/32")}},
 		{"escapes", `{"s":"\u0041\n\"\\\/\ud83d\udd11\ud800x","na\u006de":"n"}`,
 			everything{S: "A\n\"\\/🔑\ufffdx", nameIn: nameIn{Name: "n"}}},
 	}

@@ -1,6 +1,7 @@
 package wire_test
 
 import (
+	"net/netip"
 	"reflect"
 	"strings"
 	"testing"
@@ -67,6 +68,7 @@ func TestAppend(t *testing.T) {
 		{nil, "null"}, {[]int(nil), "[]"}, {map[string]int(nil), "{}"}, {(*tree)(nil), "null"}, {"x", `"x"`}, {int8(-3), "-3"}, {uint64(1 << 63), "9223372036854775808"},
 		{wire.Value(nil), "null"}, {wire.Object(`{"a":1}`), `{"a":1}`}, {2.5, "2.5"}, {true, "true"}, {[]byte("hi"), `"aGk="`}, {struct{}{}, "{}"},
 		{map[string]secret.String{"k": secret.New("s")}, `{"k":"s"}`},
+		{[]netip.Prefix{netip.MustParsePrefix("192.0.2.7/32"), netip.MustParsePrefix("127.0.0.1/8"), netip.MustParsePrefix("::1/128")}, `["192.0.2.7","127.0.0.1/8","::1"]`},
 	} {
 		if got := string(wire.Append(nil, tt.v)); got != tt.want {
 			t.Errorf("Append(%#v) = %s, want %s", tt.v, got, tt.want)

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"encoding"
+	"net/netip"
 	"reflect"
 	"sync"
 	"time"
@@ -73,6 +74,7 @@ var (
 	typeTime    = reflect.TypeFor[time.Time]()
 	typeBytes   = reflect.TypeFor[[]byte]()
 	typeDur     = reflect.TypeFor[time.Duration]()
+	typeNet     = reflect.TypeFor[netip.Prefix]()
 
 	implOpt       = reflect.TypeFor[interface{ isOpt() }]()
 	implData      = reflect.TypeFor[Data]()
@@ -110,6 +112,8 @@ func (c compiler) plan(t reflect.Type) *plan {
 		planTime(p)
 	case t == typeBytes:
 		planBytes(p)
+	case t == typeNet:
+		planNet(p)
 	case t.Implements(implOpt):
 		c.planOpt(p)
 	case t.Kind() == reflect.Interface && t.Implements(implData):

@@ -4,6 +4,7 @@ import (
 	"encoding"
 	"encoding/base64"
 	"errors"
+	"net/netip"
 	"reflect"
 	"slices"
 	"strconv"
@@ -251,7 +252,37 @@ func planBytes(p *plan) {
 	p.empty = func(q unsafe.Pointer) bool { return len(*(*[]byte)(q)) == 0 }
 }
 
-// planText is for types such as netip.Prefix, which know their own text. They
+// planNet is for networks. One of a single address is that address on Vault's
+// wire: "192.0.2.7" stands for, and is answered for, "192.0.2.7/32".
+func planNet(p *plan) {
+	p.text = func(q unsafe.Pointer, s string) error {
+		n, err := netip.ParsePrefix(s)
+		if err != nil && s != "" {
+			a, aerr := netip.ParseAddr(s)
+			if aerr != nil || a.Zone() != "" {
+				return errors.New("expected a network such as 10.0.0.0/8, or an address")
+			}
+			n = netip.PrefixFrom(a, a.BitLen())
+		}
+		*(*netip.Prefix)(q) = n
+		return nil
+	}
+	p.json = func(_ unsafe.Pointer, v Value) error { return wrong("a network", v) }
+	p.null = func(q unsafe.Pointer) { *(*netip.Prefix)(q) = netip.Prefix{} }
+	p.app = func(dst []byte, q unsafe.Pointer, h *hashing) []byte {
+		n := *(*netip.Prefix)(q)
+		switch {
+		case !n.IsValid():
+			return h.text(dst, "", false)
+		case n.IsSingleIP():
+			return h.text(dst, n.Addr().String(), false)
+		}
+		return h.text(dst, n.String(), false)
+	}
+	p.empty = func(q unsafe.Pointer) bool { return !(*netip.Prefix)(q).IsValid() }
+}
+
+// planText is for types such as netip.Addr, which know their own text. They
 // are reached through an interface and cost a little more.
 func planText(p *plan) {
 	t := p.typ

@@ -373,7 +373,7 @@ func TestRoles(t *testing.T) {
 		"orphan":true,"path_suffix":"runs","token_period":"30m","token_bound_cidrs":["192.0.2.0/24","198.51.100.7"],"token_num_uses":5,"renewable":false}`)
 	got := m.must("root", wire.OpRead, "roles/ci", "")
 	if fmt.Sprint(got.Data["allowed_policies"]) != "[ci deploy]" || got.Data["token_period"] != 1800.0 || got.Data["period"] != 0.0 ||
-		fmt.Sprint(got.Data["token_bound_cidrs"]) != "[192.0.2.0/24 198.51.100.7/32]" || got.Data["token_type"] != "default-service" {
+		fmt.Sprint(got.Data["token_bound_cidrs"]) != "[192.0.2.0/24 198.51.100.7]" || got.Data["token_type"] != "default-service" {
 		t.Errorf("the role reads as %v", got.Data)
 	}
 	for _, c := range []struct {
