@@ -2,6 +2,7 @@ package route
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"reflect"
 	"slices"
@@ -73,6 +74,9 @@ type Endpoint struct {
 	In, Out reflect.Type // nil: none
 
 	exists func(ctx context.Context, req *Request) (bool, error)
+	logIn  func(ctx context.Context, req *Request, may Permit) (*Auth, string, error)
+	alias  any // of LockedBy, a func(In) string; nil: nobody is locked out here
+	role   func(ctx context.Context, req *Request) (string, error) // see RoleOf
 	call   func(ctx context.Context, req *Request) (Result, error)
 	audit  func(dst, body []byte, hash wire.Hasher) []byte
 
@@ -108,6 +112,16 @@ func (e *Endpoint) Call(ctx context.Context, req *Request) (Result, error) {
 		req.reply.Status = e.Status
 	}
 	return e.call(ctx, req)
+}
+
+// LogIn is Call for an endpoint that was declared with Login, asking may before
+// it acts. alias is the one that was tried and that may be locked out: "" where
+// there is none, or where may refused it.
+func (e *Endpoint) LogIn(ctx context.Context, req *Request, may Permit) (auth *Auth, alias string, err error) {
+	if req.reply.Status == 0 {
+		req.reply.Status = e.Status
+	}
+	return e.logIn(ctx, req, may)
 }
 
 // AppendHashedBody appends the request's body for the audit log. Fields whose
@@ -212,22 +226,54 @@ func Issue[In, R, Out any](t *Table, op wire.Op, pattern string, kind *lease.Kin
 	t.add(e, opts)
 }
 
+// ErrCredentials stands in the chain of a login's error when what was sent to
+// prove who the caller is was wrong. Core counts these, and no other errors,
+// towards locking the alias out.
+var ErrCredentials = errors.New("wrong credentials")
+
+// Permit is asked before a login acts whether the alias may be tried at all.
+type Permit func(ctx context.Context, alias string) error
+
+// LockedBy names, from what a Login endpoint was sent, the alias that is being
+// tried; too many wrong credentials lock it out. It is the same text that
+// Auth.Alias has after a success, whether there is such an alias or not: that
+// must not show. "" tries nobody.
+func LockedBy[In any](alias func(in In) string) Option {
+	return func(e *Endpoint) { e.alias = alias }
+}
+
 // Login declares an operation that proves who the caller is. It needs no
 // token; core makes one of what h grants.
 func Login[In any](t *Table, pattern string, h Handler[In, *Auth], opts ...Option) {
 	decode := decoderOf[In]()
 	e := newEndpoint[In](wire.OpUpdate, pattern, LoggingIn)
 	e.Unauth = true
-	e.call = func(ctx context.Context, req *Request) (Result, error) {
+	t.add(e, opts)
+	var aliasOf func(In) string
+	if e.alias != nil {
+		aliasOf = e.alias.(func(In) string)
+	}
+	e.logIn = func(ctx context.Context, req *Request, may Permit) (auth *Auth, alias string, err error) {
 		in, warnings, err := decode(req)
 		if err != nil {
-			return Result{}, err
+			return nil, "", err
 		}
 		req.reply.Warnings = append(req.reply.Warnings, warnings...)
-		auth, err := h(ctx, req, in)
+		if aliasOf != nil {
+			alias = aliasOf(in)
+		}
+		if alias != "" && may != nil {
+			if err := may(ctx, alias); err != nil {
+				return nil, "", err
+			}
+		}
+		auth, err = h(ctx, req, in)
+		return auth, alias, err
+	}
+	e.call = func(ctx context.Context, req *Request) (Result, error) {
+		auth, _, err := e.logIn(ctx, req, nil)
 		return Result{Auth: auth}, err
 	}
-	t.add(e, opts)
 }
 
 func declare[In, Out any](t *Table, op wire.Op, pattern string, h Handler[In, Out], opts []Option) {
