@@ -28,10 +28,11 @@ var levels = map[string][]string{
 	"internal/httpapi": {"internal/core", "api"},
 	"internal/connmgr": {"api", "internal/lane"},
 	"internal/ui":      {"api"},
-	"internal/core":    {"internal/engine", "internal/token", "internal/lease", "internal/audit", "internal/audit/outbox", "internal/policy", "internal/policy/password", "internal/barrier", "internal/seal", "internal/cluster"},
+	"internal/core":    {"internal/engine", "internal/token", "internal/lease", "internal/audit", "internal/audit/outbox", "internal/policy", "internal/policy/password", "internal/barrier", "internal/seal", "internal/cluster", "internal/ratelimit"},
 
 	"internal/engines/*":        {"internal/engine"},
-	"internal/auth/*":           {"internal/engine", "internal/auth/tokenparams"},
+	"internal/auth/*":           {"internal/engine", "internal/auth/tokenparams", "internal/auth/claims"},
+	"internal/auth/claims":      {"internal/wire"},  // signed tokens and what they claim
 	"internal/auth/tokenparams": {"internal/route"}, // the token_* parameters of every method
 	"internal/engine":           {"internal/route"},
 	"internal/route":            {"internal/wire", "internal/lease", "internal/lane", "internal/storage"},
@@ -57,10 +58,11 @@ var levels = map[string][]string{
 	"internal/audit/devices":   {"internal/audit/file", "internal/audit/socket", "internal/audit/syslog"},
 	"internal/wire":            base, // it encodes secrets and gives its errors a kind
 
-	"internal/metrics": nil,
-	"internal/secret":  nil,
-	"internal/errs":    nil,
-	"api":              nil, // and nothing outside the standard library
+	"internal/metrics":   nil,
+	"internal/ratelimit": nil,
+	"internal/secret":    nil,
+	"internal/errs":      nil,
+	"api":                nil, // and nothing outside the standard library
 }
 
 var base = []string{"internal/errs", "internal/secret"}

@@ -75,7 +75,7 @@ type Endpoint struct {
 
 	exists func(ctx context.Context, req *Request) (bool, error)
 	logIn  func(ctx context.Context, req *Request, may Permit) (*Auth, string, error)
-	alias  any // of LockedBy, a func(In) string; nil: nobody is locked out here
+	alias  any                                                     // of LockedBy, a func(In) string; nil: nobody is locked out here
 	role   func(ctx context.Context, req *Request) (string, error) // see RoleOf
 	call   func(ctx context.Context, req *Request) (Result, error)
 	audit  func(dst, body []byte, hash wire.Hasher) []byte
@@ -245,8 +245,17 @@ func LockedBy[In any](alias func(in In) string) Option {
 // Login declares an operation that proves who the caller is. It needs no
 // token; core makes one of what h grants.
 func Login[In any](t *Table, pattern string, h Handler[In, *Auth], opts ...Option) {
+	login(t, wire.OpUpdate, pattern, h, opts)
+}
+
+// LoginByRead is Login by a GET, for what a browser's redirect brings.
+func LoginByRead[In any](t *Table, pattern string, h Handler[In, *Auth], opts ...Option) {
+	login(t, wire.OpRead, pattern, h, opts)
+}
+
+func login[In any](t *Table, op wire.Op, pattern string, h Handler[In, *Auth], opts []Option) {
 	decode := decoderOf[In]()
-	e := newEndpoint[In](wire.OpUpdate, pattern, LoggingIn)
+	e := newEndpoint[In](op, pattern, LoggingIn)
 	e.Unauth = true
 	t.add(e, opts)
 	var aliasOf func(In) string
