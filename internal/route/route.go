@@ -69,7 +69,8 @@ type Endpoint struct {
 	Sealed  bool // works while the server is sealed or not initialised
 	Hidden  bool // left out of help and OpenAPI
 	Form    Form
-	Status  int // of success; 0: 200 or 204
+	Status  int      // of success; 0: 200 or 204
+	Headers []string // request headers that it takes, whatever the mount passes through
 
 	In, Out reflect.Type // nil: none
 
@@ -163,6 +164,10 @@ func Status(code int) Option { return func(e *Endpoint) { e.Status = code } }
 
 // Hidden leaves the endpoint out of help and OpenAPI.
 func Hidden() Option { return func(e *Endpoint) { e.Hidden = true } }
+
+// Takes lets the handler see request headers that the mount does not pass
+// through, in canonical form: a standard wants them where it has them.
+func Takes(headers ...string) Option { return func(e *Endpoint) { e.Headers = headers } }
 
 // Exists tells an update from a creation: policies grant them separately. fn
 // gets the request as the handler will.
