@@ -8,6 +8,7 @@ package errs
 import (
 	"errors"
 	"fmt"
+	"time"
 )
 
 // Kind says whose fault an error is and what a client may do about it.
@@ -37,6 +38,8 @@ type Error struct {
 	// Data, when set, is answered in the envelope's data together with the
 	// status (a deleted KV version answers 404 with its metadata).
 	Data any
+	// After, when set, is when asking again may help: Retry-After.
+	After time.Duration
 }
 
 func (e *Error) Error() string {
@@ -63,6 +66,11 @@ func Wrap(k Kind, err error, format string, args ...any) error {
 		return nil
 	}
 	return &Error{Kind: k, Msg: fmt.Sprintf(format, args...), Err: err}
+}
+
+// Later is New of TooMany, for who may ask again after a while.
+func Later(after time.Duration, format string, args ...any) error {
+	return &Error{Kind: TooMany, Msg: fmt.Sprintf(format, args...), After: after}
 }
 
 // Gone is NotFound without a sentence, as clients of LIST and read expect it.

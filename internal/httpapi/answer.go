@@ -100,7 +100,7 @@ func encode(dst []byte, head http.Header, req *core.Request, resp *core.Response
 	maps.Copy(head, resp.Header)
 	switch {
 	case resp.Err != nil:
-		return encodeError(dst, req, resp)
+		return encodeError(dst, head, req, resp)
 	case resp.Raw != nil:
 		return encodeRaw(dst, head, resp.Raw)
 	case resp.Data == nil && resp.Auth == nil && resp.Wrap == nil && resp.LeaseID == "" && len(resp.Warnings) == 0 &&
@@ -126,12 +126,17 @@ func idOf(req *core.Request) string {
 // encodeError writes the error's sentence, or an envelope where the error
 // brought data: a deleted version answers 404 with its metadata. The cause is
 // core's to log.
-func encodeError(dst []byte, req *core.Request, resp *core.Response) (int, []byte) {
+func encodeError(dst []byte, head http.Header, req *core.Request, resp *core.Response) (int, []byte) {
 	status := StatusOf(resp.Err)
-	if e := (*errs.Error)(nil); errors.As(resp.Err, &e) && e.Data != nil {
-		return status, appendEnvelope(dst, &envelope{
-			id: idOf(req), data: wire.OfAny(e.Data), warnings: resp.Warnings, mountType: resp.MountType,
-		})
+	if e := (*errs.Error)(nil); errors.As(resp.Err, &e) {
+		if e.After > 0 {
+			head["Retry-After"] = []string{strconv.FormatInt(int64((e.After+time.Second-1)/time.Second), 10)}
+		}
+		if e.Data != nil {
+			return status, appendEnvelope(dst, &envelope{
+				id: idOf(req), data: wire.OfAny(e.Data), warnings: resp.Warnings, mountType: resp.MountType,
+			})
+		}
 	}
 	dst = append(dst, `{"errors":[`...)
 	if msg := errs.Message(resp.Err); msg != "" {
