@@ -59,13 +59,14 @@ var levels = map[string][]string{
 	"internal/wire":            base, // it encodes secrets and gives its errors a kind
 
 	"internal/metrics":   nil,
+	"internal/trace":     {"internal/errs"}, // spans of a request; open to all, as its steps are everywhere
 	"internal/ratelimit": nil,
 	"internal/secret":    nil,
 	"internal/errs":      nil,
 	"api":                nil, // and nothing outside the standard library
 }
 
-var base = []string{"internal/errs", "internal/secret"}
+var base = []string{"internal/errs", "internal/secret", "internal/trace"}
 
 // tests are packages that only tests, benchmarks and the demo use. They may
 // import anything; the product may import none of them.
@@ -127,10 +128,10 @@ func levelOf(name string) (string, bool) {
 }
 
 // below is everything that a level may import, directly or through others.
-// The lowest three are open to all of internal/.
+// The lowest four are open to all of internal/.
 func below(level string) []string {
 	var all []string
-	if strings.HasPrefix(level, "internal/") && level != "internal/secret" && level != "internal/errs" {
+	if strings.HasPrefix(level, "internal/") && level != "internal/secret" && level != "internal/errs" && level != "internal/trace" {
 		all = slices.Clone(base)
 	}
 	todo := slices.Clone(levels[level])

@@ -15,6 +15,7 @@ import (
 	"github.com/leasehold/leasehold/internal/route"
 	"github.com/leasehold/leasehold/internal/storage"
 	"github.com/leasehold/leasehold/internal/token"
+	"github.com/leasehold/leasehold/internal/trace"
 	"github.com/leasehold/leasehold/internal/wire"
 )
 
@@ -116,21 +117,22 @@ func (x *exchange) serveSafely(ctx context.Context) (err error) {
 
 // serve is the sentence.
 func (x *exchange) serve(ctx context.Context) error {
-	err := x.route(ctx)
+	err := step(ctx, "route", x.route)
+	x.nameSpan(ctx)
 	if err == nil {
-		err = x.admit(ctx)
+		err = step(ctx, "admit", x.admit)
 	}
-	if aerr := x.auditRequest(ctx, err); aerr != nil {
+	if aerr := step(ctx, "audit request", func(ctx context.Context) error { return x.auditRequest(ctx, err) }); aerr != nil {
 		x.unrecorded = true
 		return aerr
 	}
 	if err == nil {
-		err = x.answer(ctx)
+		err = step(ctx, "engine", x.answer)
 	}
 	if err == nil {
 		err = x.wrap(ctx)
 	}
-	if aerr := x.auditResponse(ctx, err); aerr != nil {
+	if aerr := step(ctx, "audit response", func(ctx context.Context) error { return x.auditResponse(ctx, err) }); aerr != nil {
 		x.unrecorded = true
 		x.takeBack()
 		return aerr
@@ -159,6 +161,7 @@ func (c *Core) boot(ctx context.Context, req *Request) *Response {
 		}
 		return nil
 	}
+	trace.Of(ctx).Route(req.Method, "sys/", ep.Pattern)
 	resp := &Response{Form: ep.Form}
 	res, err := ep.Call(ctx, &r)
 	if err != nil {
@@ -280,7 +283,7 @@ func (x *exchange) admit(ctx context.Context) error {
 	if x.req.Token.IsZero() {
 		return errDenied
 	}
-	t, err := x.u.tokens.Lookup(ctx, x.req.Token)
+	t, err := x.lookup(ctx)
 	if err != nil {
 		return err
 	}
@@ -302,7 +305,7 @@ func (x *exchange) admit(ctx context.Context) error {
 		Token: x.req.Token, Key: t.Key, Accessor: t.Accessor, DisplayName: t.DisplayName,
 		EntityID: t.EntityID, Policies: t.Policies, Root: x.set == policy.RootSet(), Batch: t.Type == token.Batch,
 	}
-	if err := x.authorise(ctx); err != nil {
+	if err := step(ctx, "policy", x.authorise); err != nil {
 		return err
 	}
 	if x.miss != nil {

@@ -21,6 +21,7 @@ import (
 	"github.com/leasehold/leasehold/internal/core"
 	"github.com/leasehold/leasehold/internal/errs"
 	"github.com/leasehold/leasehold/internal/route"
+	"github.com/leasehold/leasehold/internal/trace"
 	"github.com/leasehold/leasehold/internal/wire"
 )
 
@@ -61,6 +62,8 @@ type Config struct {
 	Redact route.Redact
 	// Done hears of each request that was answered. Nil: nobody does.
 	Done func(req *core.Request, status int, took time.Duration)
+	// Trace shows where the time of requests goes; nil: nobody asked.
+	Trace *trace.Tracer
 	// Other serves paths outside of /v1/; nil answers 404.
 	Other http.Handler
 }
@@ -112,7 +115,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	begun := time.Now()
-	ctx := newDeadline(r.Context(), begun.Add(h.cfg.MaxDuration))
+	tctx, span := h.cfg.Trace.Request(r.Context(), r.Method, r.Header)
+	ctx := newDeadline(tctx, begun.Add(h.cfg.MaxDuration))
 	defer ctx.release()
 	req, err := h.parse(w, r)
 	req.Begun = begun
@@ -123,6 +127,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		resp = h.cfg.Core.Refuse(ctx, req, err)
 	}
 	status := h.answer(w, r, req, resp)
+	span.Text("leasehold.request_id", idOf(req))
+	span.EndRequest(status)
 	if h.cfg.Done != nil {
 		h.cfg.Done(req, status, time.Since(begun))
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/leasehold/leasehold/internal/errs"
 	"github.com/leasehold/leasehold/internal/storage"
+	"github.com/leasehold/leasehold/internal/trace"
 )
 
 // Holder is who a lease is issued to, and under which conditions.
@@ -70,7 +71,8 @@ func (s *Store) Commit(ctx context.Context, d *Draft, h Holder, p *Plan, ttl, ma
 	}
 	rel := strings.TrimPrefix(d.path, h.Mount.Path)
 	key := leaseKey(h.Namespace, h.Mount.ID, rel, d.hash)
-	_, err := s.cfg.Store.Update(ctx, func(tx storage.Tx) error {
+	uctx, span := trace.Start(ctx, "lease commit")
+	_, err := s.cfg.Store.Update(uctx, func(tx storage.Tx) error {
 		for _, live := range [][]string{h.Live, p.Live} {
 			for _, k := range live {
 				v, err := tx.Get(k)
@@ -110,6 +112,7 @@ func (s *Store) Commit(ctx context.Context, d *Draft, h Holder, p *Plan, ttl, ma
 		}
 		return putRow(tx, key, r)
 	})
+	span.End(err)
 	l := &Issued{
 		Info: r.info(key), Draft: d, plan: p, ns: h.Namespace,
 		Made: Made{Mark: d.mark, MakeBy: r.MakeBy, Expires: r.Expires},
@@ -169,6 +172,8 @@ func (s *Store) Make(ctx context.Context, l *Issued) (out any, err error) {
 	left := l.Made.MakeBy.Sub(s.cfg.Now())
 	mctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), left)
 	defer cancel()
+	mctx, span := trace.Start(mctx, "lease make")
+	defer func() { span.End(err) }()
 	begun := true
 	defer func() {
 		if begun { // still: a panic, and the lease must not stand until it expires
