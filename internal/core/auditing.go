@@ -371,10 +371,14 @@ func (x *exchange) auditedAuth() *audit.Auth {
 	}
 	a := authOf(x.token)
 	a.ClientToken = x.req.Token
+	if x.who != nil {
+		a.EntityID, a.IdentityPolicies = x.who.ID, identityPolicies(x.who)
+		a.Policies = withIdentity(a.Policies, a.IdentityPolicies)
+	}
 	if x.set != nil {
 		a.Results = &audit.PolicyResults{Allowed: x.decision.Allowed}
 		if x.decision.Allowed {
-			for _, p := range x.token.Policies {
+			for _, p := range a.Policies {
 				a.Results.Granting = append(a.Results.Granting, audit.GrantingPolicy{
 					Name: p, Namespace: audit.Namespace{ID: x.ns}, Type: "acl",
 				})
@@ -450,6 +454,7 @@ func auditAuth(a wire.Data) *audit.Auth {
 		Accessor      string            `json:"accessor"`
 		Policies      []string          `json:"policies"`
 		TokenPolicies []string          `json:"token_policies"`
+		Identity      []string          `json:"identity_policies"`
 		Metadata      map[string]string `json:"metadata"`
 		EntityID      string            `json:"entity_id"`
 		TokenType     string            `json:"token_type"`
@@ -460,7 +465,8 @@ func auditAuth(a wire.Data) *audit.Auth {
 	}
 	return &audit.Auth{
 		ClientToken: secret.New(r.ClientToken), Accessor: r.Accessor, Policies: r.Policies,
-		TokenPolicies: r.TokenPolicies, Metadata: r.Metadata, EntityID: r.EntityID, TokenType: r.TokenType, NumUses: r.NumUses,
+		TokenPolicies: r.TokenPolicies, IdentityPolicies: r.Identity, Metadata: r.Metadata, EntityID: r.EntityID,
+		TokenType: r.TokenType, NumUses: r.NumUses,
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/leasehold/leasehold/internal/audit"
+	"github.com/leasehold/leasehold/internal/engine"
 	"github.com/leasehold/leasehold/internal/errs"
 	"github.com/leasehold/leasehold/internal/policy"
 	"github.com/leasehold/leasehold/internal/route"
@@ -30,7 +31,8 @@ type exchange struct {
 	ep     *route.Endpoint // nil: no endpoint there
 	miss   error           // why there is no endpoint
 
-	token    *token.Token // nil: nobody
+	token    *token.Token       // nil: nobody
+	who      *engine.Identified // the token's entity; nil: it has none
 	set      *policy.Set
 	decision policy.Decision
 	lastUse  bool
@@ -298,12 +300,12 @@ func (x *exchange) admit(ctx context.Context) error {
 			return err
 		}
 	}
-	if x.set, err = x.u.policies.set(ctx, t); err != nil {
+	if x.set, x.who, err = x.u.policies.set(ctx, t.Entry); err != nil {
 		return err
 	}
 	x.r.Caller = route.Caller{
 		Token: x.req.Token, Key: t.Key, Accessor: t.Accessor, DisplayName: t.DisplayName,
-		EntityID: t.EntityID, Policies: t.Policies, Root: x.set == policy.RootSet(), Batch: t.Type == token.Batch,
+		EntityID: x.entityID(), Policies: t.Policies, Root: x.set == policy.RootSet(), Batch: t.Type == token.Batch,
 	}
 	if err := step(ctx, "policy", x.authorise); err != nil {
 		return err
@@ -376,7 +378,7 @@ func (c *Core) Sudo(ctx context.Context, caller route.Caller, path string, op wi
 	if err != nil {
 		return false, err
 	}
-	set, err := u.policies.set(ctx, t)
+	set, _, err := u.policies.set(ctx, t.Entry)
 	if err != nil {
 		return false, err
 	}

@@ -24,6 +24,10 @@ func (x *exchange) login(ctx context.Context) error {
 	if a == nil {
 		return errDenied
 	}
+	who, err := x.loginEntity(ctx, a)
+	if err != nil {
+		return err
+	}
 	e := &token.Entry{
 		Namespace: x.ns, Path: x.req.Path, DisplayName: displayName(x.m.Path, a.DisplayName),
 		Meta: a.Metadata, BoundCIDRs: a.BoundCIDRs, NumUses: a.NumUses,
@@ -56,13 +60,16 @@ func (x *exchange) login(ctx context.Context) error {
 		}
 		e.Renewable = false
 	}
+	if who != nil {
+		e.EntityID = who.ID
+	}
 	t, err := x.u.tokens.Create(ctx, e, secret.String{}, x.m.live...)
 	if err != nil {
 		return err
 	}
 	reply := x.r.Reply()
 	x.resp.Warnings, x.resp.Status = reply.Warnings, reply.Status
-	x.resp.Auth = wire.Of(NewTokenReply(t))
+	x.resp.Auth = wire.Of(NewTokenReply(t, identityPolicies(who)))
 	x.resp.Sent = x.revokeIfUnsent(ctx, t)
 	return nil
 }
@@ -82,10 +89,12 @@ func (x *exchange) revokeIfUnsent(ctx context.Context, t *token.Token) func(bool
 	}
 }
 
-// NewTokenReply is the auth part of an answer that hands out t.
-func NewTokenReply(t *token.Token) route.TokenReply {
+// NewTokenReply is the auth part of an answer that hands out t, whose entity
+// has policies of its own.
+func NewTokenReply(t *token.Token, identity []string) route.TokenReply {
 	return route.TokenReply{
-		ClientToken: t.Text, Accessor: t.Accessor, Policies: t.Policies, TokenPolicies: t.Policies,
+		ClientToken: t.Text, Accessor: t.Accessor, Policies: withIdentity(t.Policies, identity),
+		TokenPolicies: t.Policies, IdentityPolicies: identity,
 		Metadata: t.Meta, LeaseDuration: wire.TTL(leaseOf(t)), Renewable: t.Renewable,
 		EntityID: t.EntityID, TokenType: t.Type.String(), Orphan: t.Parent == "", NumUses: t.NumUses,
 	}

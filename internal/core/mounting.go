@@ -285,6 +285,11 @@ func (u *unsealed) endMount(ctx context.Context, m Mount) error {
 			return err
 		}
 	}
+	if m.Class == ClassAuth {
+		if err := u.dropAliases(ctx, m); err != nil {
+			return err
+		}
+	}
 	// Its mark is durable: no lease comes after this look. The rows are
 	// looked at and not their count, since with them goes all that ending a
 	// lease needs.

@@ -100,6 +100,8 @@ type mounted struct {
 	info   route.MountInfo
 	live   []string // liveness keys of what is issued here
 	cancel context.CancelFunc
+	// watcher is the engine, if it wants to hear of changes in its slice.
+	watcher engine.Watcher
 }
 
 // mountTable is one state of the table, never changed.
@@ -107,6 +109,9 @@ type mountTable struct {
 	byPath map[string]*mounted // <ns>/<path>; those that route
 	byID   map[string]*mounted // tombstones too
 	depth  int                 // most segments of a path
+
+	byAccessor map[string]*mounted // those that route
+	identities map[string]*mounted // by namespace: the mount that knows its entities
 }
 
 // find is the mount whose path is the longest prefix of path, and the rest.
@@ -153,7 +158,10 @@ func (ms *mounts) current(ctx context.Context) (*mountTable, error) {
 // load reads the table. One call goes on at a time.
 func (ms *mounts) load(ctx context.Context) error {
 	old := ms.table.Load()
-	next := &mountTable{byPath: map[string]*mounted{}, byID: map[string]*mounted{}}
+	next := &mountTable{
+		byPath: map[string]*mounted{}, byID: map[string]*mounted{},
+		byAccessor: map[string]*mounted{}, identities: map[string]*mounted{},
+	}
 	var rows []*Mount
 	err := ms.u.store.View(ctx, func(v storage.View) error {
 		return storage.ScanEach(v, mountPrefix, storage.PrefixEnd(mountPrefix), 0, func(key string, b []byte, bad error) bool {
@@ -200,6 +208,10 @@ func (t *mountTable) add(m *mounted) {
 		return
 	}
 	t.byPath[m.Namespace+"/"+m.Path] = m
+	t.byAccessor[m.Accessor] = m
+	if m.Class == ClassSecret && m.Type == "identity" {
+		t.identities[m.Namespace] = m
+	}
 	t.depth = max(t.depth, strings.Count(m.Path, "/"))
 }
 
@@ -226,6 +238,7 @@ func (u *unsealed) load(m *Mount, have *mounted) *mounted {
 	}
 	if have != nil && have.err == nil && maps.Equal(have.Options, m.Options) {
 		n.engine, n.table, n.kinds, n.cancel = have.engine, have.table, have.kinds, have.cancel
+		n.watcher = have.watcher
 		return n
 	}
 	n.table = route.NewTable()
@@ -251,6 +264,7 @@ func (u *unsealed) load(m *Mount, have *mounted) *mounted {
 		return n
 	}
 	n.engine, n.cancel = e, cancel
+	n.watcher, _ = e.(engine.Watcher)
 	e.Routes(n.table)
 	if l, ok := e.(engine.Leaser); ok {
 		n.kinds = map[string]lease.AnyKind{}

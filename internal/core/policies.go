@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/leasehold/leasehold/internal/engine"
 	"github.com/leasehold/leasehold/internal/errs"
 	"github.com/leasehold/leasehold/internal/policy"
 	"github.com/leasehold/leasehold/internal/policy/password"
@@ -41,15 +42,27 @@ type policies struct {
 	mu      sync.RWMutex
 	parsed  map[string]*policy.Policy // <ns>/<name>; nil: there is none
 	sets    map[string]*policy.Set    // by token.Entry.PolicyKey
+	bound   map[boundKey]bound        // with what an entity adds
+	drops   uint64                    // counts drop
 	invalid storage.Revision
 }
 
 // mostSets bounds the sets in memory; past it they are made anew.
 const mostSets = 4096
 
-// set is what a token may do. A policy that cannot be read refuses its token.
-func (ps *policies) set(ctx context.Context, t *token.Token) (*policy.Set, error) {
-	return ps.setOf(ctx, t.Namespace, t.Policies, t.PolicyKey())
+// set is what a token may do, and the entity that it does it as: nil without.
+// A policy or an entity that cannot be read refuses the token.
+func (ps *policies) set(ctx context.Context, e *token.Entry) (*policy.Set, *engine.Identified, error) {
+	if e.EntityID == "" {
+		s, err := ps.setOf(ctx, e.Namespace, e.Policies, e.PolicyKey())
+		return s, nil, err
+	}
+	who, err := ps.u.who(ctx, e)
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := ps.setOfEntity(ctx, e, who)
+	return s, who, err
 }
 
 func (ps *policies) setOf(ctx context.Context, ns string, names []string, key string) (*policy.Set, error) {
@@ -139,7 +152,8 @@ func (ps *policies) changed(key string, rev storage.Revision) {
 func (ps *policies) drop(rev storage.Revision) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
-	ps.parsed, ps.sets, ps.invalid = nil, nil, max(ps.invalid, rev)
+	ps.parsed, ps.sets, ps.bound, ps.invalid = nil, nil, nil, max(ps.invalid, rev)
+	ps.drops++
 }
 
 // PolicyKind tells ACL policies from password policies.
@@ -225,7 +239,8 @@ func (c *Core) SetOf(ctx context.Context, e *token.Entry) (*policy.Set, error) {
 	if err != nil {
 		return nil, err
 	}
-	return u.policies.setOf(ctx, e.Namespace, e.Policies, e.PolicyKey())
+	s, _, err := u.policies.set(ctx, e)
+	return s, err
 }
 
 // password draws a password by a stored policy, or by the default one where

@@ -155,6 +155,8 @@ func (u *unsealed) changed(changes []storage.Change) {
 			u.mounts.fresh.changed()
 		case policyPrefix:
 			u.policies.changed(c.Key, c.Rev)
+		case slicePrefix:
+			u.sliceChanged(c)
 		case settingsPrefix:
 			u.settings.fresh.changed()
 		case devicePrefix, headerPrefix:
@@ -167,6 +169,7 @@ func (u *unsealed) changed(changes []storage.Change) {
 func (u *unsealed) lost(rev storage.Revision) {
 	u.tokens.Lost(rev)
 	u.policies.drop(rev)
+	u.slicesLost(rev)
 	u.settings.fresh.changed()
 	u.mounts.fresh.changed()
 	u.auditing.fresh.changed()

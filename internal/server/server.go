@@ -15,6 +15,7 @@ import (
 	"github.com/leasehold/leasehold/internal/engine"
 	"github.com/leasehold/leasehold/internal/engines/cubbyhole"
 	"github.com/leasehold/leasehold/internal/engines/database"
+	"github.com/leasehold/leasehold/internal/engines/identity"
 	"github.com/leasehold/leasehold/internal/engines/kv"
 	"github.com/leasehold/leasehold/internal/lane"
 	"github.com/leasehold/leasehold/internal/route"
@@ -77,7 +78,6 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 	engines := map[string]engine.Factory{
 		"secret/cubbyhole": cubbyhole.New,
 		"secret/database":  database.New,
-		"secret/identity":  noRoutes,
 		"secret/kv":        kv.New,
 	}
 	s.core = core.New(core.Config{
@@ -85,6 +85,7 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 		DefaultTTL: cfg.Conf.DefaultLeaseTTL, MaxTTL: cfg.Conf.MaxLeaseTTL, MaxGap: cfg.Conf.MaxRestartGap, Log: cfg.Log,
 		Lanes: lane.Limits(cfg.Conf.Lanes),
 	})
+	engines["secret/identity"] = identities(s.core)
 	s.addServerEngines(boot, engines)
 	for _, l := range cfg.Conf.Listeners {
 		ln := &listener{Listener: l, handler: s.handler(l)}
@@ -103,12 +104,15 @@ func (s *Server) closeListeners() {
 	}
 }
 
-// noRoutes keeps the place of an engine that is still to come.
-func noRoutes(context.Context, engine.Env) (engine.Engine, error) { return empty{}, nil }
-
-type empty struct{}
-
-func (empty) Routes(*route.Table) {}
+// identities are those of one namespace; their aliases name its mounts.
+func identities(c *core.Core) engine.Factory {
+	return identity.Factory(identity.Config{
+		Mount: func(ctx context.Context, ns, accessor string) (identity.Mount, bool, error) {
+			m, ok, err := c.MountOf(ctx, ns, accessor)
+			return identity.Mount{Path: m.Path, Type: m.Type, Local: m.Local}, ok, err
+		},
+	})
+}
 
 func openStore(cfg Config) (storage.Backend, error) {
 	if cfg.Conf.Storage.Kind == "inmem" {

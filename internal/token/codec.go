@@ -204,4 +204,9 @@ func (r *reader) list() []string {
 	return out
 }
 
-func policyKey(e *Entry) string { return e.Namespace + "\x00" + strings.Join(e.Policies, "\x00") }
+func policyKey(e *Entry) string { return PolicyKeyOf(e.Namespace, e.Policies) }
+
+// PolicyKeyOf is the PolicyKey of a token with these policies.
+func PolicyKeyOf(ns string, policies []string) string {
+	return ns + "\x00" + strings.Join(policies, "\x00")
+}

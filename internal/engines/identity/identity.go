@@ -38,6 +38,7 @@ type Engine struct {
 
 var (
 	_ engine.Engine   = (*Engine)(nil)
+	_ engine.Identity = (*Engine)(nil)
 	_ engine.Watcher  = (*Engine)(nil)
 )
 

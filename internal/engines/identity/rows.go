@@ -3,6 +3,7 @@ package identity
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -127,13 +128,16 @@ func getRow[T any](r storage.Reader, key string, version func(*T) int) (*T, erro
 func readRow[T any](key string, b []byte, version func(*T) int) (*T, error) {
 	row := new(T)
 	if err := wire.Unmarshal(b, row); err != nil {
-		return nil, fmt.Errorf("reading the identity row %s: %w", key, err)
+		return nil, fmt.Errorf("%w: %s: %w", errBadRow, key, err)
 	}
 	if v := version(row); v > rowVersion {
-		return nil, fmt.Errorf("the identity row %s has version %d, written by a newer server", key, v)
+		return nil, fmt.Errorf("%w: %s has version %d, written by a newer server", errBadRow, key, v)
 	}
 	return row, nil
 }
+
+// errBadRow is a row whose text this server cannot read.
+var errBadRow = errors.New("an identity row cannot be read")
 
 func entityVersion(e *entity) int { return e.V }
 func groupVersion(g *group) int   { return g.V }
@@ -217,6 +221,12 @@ func (e *entity) aliasAt(accessor string) *alias {
 	}
 	return nil
 }
+
+// touch notes a change of the group.
+func (g *group) touch(now time.Time) { g.Index, g.Updated = g.Index+1, now }
+
+// now is the engine's clock, as it is stored.
+func (e *Engine) now() time.Time { return e.env.Now().Round(0).UTC() }
 
 // newID draws a UUID. Outside the root namespace it ends in the namespace's
 // id, as peers have it: an id says by itself where it belongs.
