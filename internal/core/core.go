@@ -46,6 +46,9 @@ type Config struct {
 	Devices func(typ string, options map[string]string, salt secret.String) (MadeDevice, error)
 	// DefaultTTL and MaxTTL of leases and tokens; zero takes 768h.
 	DefaultTTL, MaxTTL time.Duration
+	// Lockouts say when users are locked out, by the type of the mount, and
+	// under "all" for types that have none of their own.
+	Lockouts map[string]Lockout
 	// Lanes bound the work on each target; see lane.Config.
 	Lanes lane.Limits
 	// MaxGap is how long the server may have been stopped before expiry is
@@ -117,6 +120,7 @@ type unsealed struct {
 	outbox   *outbox.Outbox
 	auditing auditing
 	settings settings
+	lockouts lockouts
 	fence    fence
 
 	// active counts requests inside; closed, once set, refuses further ones.

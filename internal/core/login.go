@@ -16,13 +16,25 @@ import (
 
 // login makes the token that an auth method grants.
 func (x *exchange) login(ctx context.Context) error {
-	res, err := x.ep.Call(ctx, &x.r)
+	a, alias, err := x.ep.LogIn(ctx, &x.r, x.mayTry)
+	if err == nil && a == nil {
+		err = errDenied
+	}
+	if alias != "" {
+		err = x.u.lockouts.outcome(ctx, x.m, alias, err)
+	}
 	if err != nil {
 		return err
 	}
-	a := res.Auth
-	if a == nil {
-		return errDenied
+	policies := TokenPolicies(a.Policies, !a.NoDefaultPolicy)
+	for _, p := range policies {
+		// Whoever may write a user or a role must not become root by that.
+		if p == policy.RootName {
+			return errs.New(errs.Invalid, "auth methods cannot create root tokens: take the policy root off the user or role")
+		}
+		if !policy.Assignable(p) {
+			return errs.New(errs.Invalid, "cannot assign policy %q", p)
+		}
 	}
 	who, err := x.loginEntity(ctx, a)
 	if err != nil {
@@ -32,7 +44,7 @@ func (x *exchange) login(ctx context.Context) error {
 		Namespace: x.ns, Path: x.req.Path, DisplayName: displayName(x.m.Path, a.DisplayName),
 		Meta: a.Metadata, BoundCIDRs: a.BoundCIDRs, NumUses: a.NumUses,
 		ExplicitMaxTTL: a.ExplicitMaxTTL, Period: a.Period, Renewable: !a.NotRenewable,
-		Internal: []byte(a.Internal), Policies: TokenPolicies(a.Policies, !a.NoDefaultPolicy),
+		Internal: []byte(a.Internal), Policies: policies,
 		Type: x.m.tokenType(a.Type),
 	}
 	ttl, most := x.r.Mount.DefaultTTL, x.r.Mount.MaxTTL
@@ -44,7 +56,7 @@ func (x *exchange) login(ctx context.Context) error {
 	}
 	switch {
 	case a.Period > 0:
-		ttl = a.Period
+		ttl = min(a.Period, most)
 	case ttl > most:
 		x.r.Warn("TTL of %q exceeded the effective max_ttl of %q; TTL value is capped accordingly", ttl, most)
 		ttl = most
@@ -72,6 +84,11 @@ func (x *exchange) login(ctx context.Context) error {
 	x.resp.Auth = wire.Of(NewTokenReply(t, identityPolicies(who)))
 	x.resp.Sent = x.revokeIfUnsent(ctx, t)
 	return nil
+}
+
+// mayTry refuses an alias that is locked out, before its method does any work.
+func (x *exchange) mayTry(ctx context.Context, alias string) error {
+	return x.u.lockouts.admit(ctx, x.m, alias)
 }
 
 // revokeIfUnsent ends a token whose client has gone.

@@ -46,9 +46,11 @@ func (c *Core) makeOpen(ctx context.Context, root []byte) (err error) {
 	}
 	leaseHash, err1 := b.KeyedHash("lease")
 	tokenHash, err2 := b.KeyedHash("token")
-	if err := errors.Join(err1, err2); err != nil {
+	lockHash, err3 := b.KeyedHash("lockout")
+	if err := errors.Join(err1, err2, err3); err != nil {
 		return err
 	}
+	u.lockouts.u, u.lockouts.hash, u.lockouts.fails = u, lockHash, newFailures()
 	u.broker = audit.NewBroker(c.log)
 	u.outbox = outbox.New(outbox.Config{Store: b, Sink: u.broker, Log: c.log, Now: c.cfg.Now})
 	u.setClock()
@@ -159,6 +161,8 @@ func (u *unsealed) changed(changes []storage.Change) {
 			u.sliceChanged(c)
 		case settingsPrefix:
 			u.settings.fresh.changed()
+		case lockPrefix:
+			u.lockouts.changed(c.Key)
 		case devicePrefix, headerPrefix:
 			u.auditing.fresh.changed()
 		}
@@ -171,6 +175,7 @@ func (u *unsealed) lost(rev storage.Revision) {
 	u.policies.drop(rev)
 	u.slicesLost(rev)
 	u.settings.fresh.changed()
+	u.lockouts.rows.changed()
 	u.mounts.fresh.changed()
 	u.auditing.fresh.changed()
 }
@@ -216,6 +221,7 @@ func (u *unsealed) sweep(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		u.sweepMounts(ctx)
+		u.lockouts.sweep(ctx)
 		u.rotateIfDue(ctx)
 		select {
 		case <-ctx.Done():
