@@ -298,8 +298,8 @@ func (x *exchange) auditRequest(ctx context.Context, refused error) error {
 func (x *exchange) auditedRequest() audit.Request {
 	r := audit.Request{
 		ID: x.req.ID, Operation: x.r.Op.String(), ClientToken: x.req.Token,
-		Namespace: audit.Namespace{ID: x.ns}, Path: x.req.Path, Remote: x.req.Remote, WrapTTL: x.req.WrapTTL,
-		SecretFrom: secretFrom(x.req.Path),
+		Namespace: x.namespace(), Path: x.req.Path, Remote: x.req.Remote, WrapTTL: x.req.WrapTTL,
+		SecretFrom: x.secretFrom(),
 	}
 	if x.token != nil {
 		r.ClientTokenAccessor = x.token.Accessor
@@ -323,6 +323,31 @@ func (x *exchange) auditedRequest() audit.Request {
 	return r
 }
 
+// secretFrom is where the path has a secret. One that led nowhere may begin
+// with a namespace yet.
+func (x *exchange) secretFrom() int {
+	if x.space == nil {
+		return secretAnywhere(x.req.Path)
+	}
+	return secretFrom(x.req.Path)
+}
+
+// namespace is the one that was asked.
+func (x *exchange) namespace() audit.Namespace {
+	if x.space == nil {
+		return audit.Namespace{ID: x.ns} // the request names none that is there
+	}
+	return audit.Namespace{ID: x.ns, Path: x.space.Path}
+}
+
+// auditedNamespace names a namespace by its id and the path that it has.
+func (u *unsealed) auditedNamespace(id string) audit.Namespace {
+	if id == token.RootNamespace {
+		return audit.Namespace{ID: id}
+	}
+	return audit.Namespace{ID: id, Path: u.pathOf(id)}
+}
+
 // bearing are headers that carry tokens. They are hashed whatever the operator
 // asked for.
 var bearing = map[string]bool{"x-vault-token": true, "authorization": true, "cookie": true}
@@ -330,7 +355,7 @@ var bearing = map[string]bool{"x-vault-token": true, "authorization": true, "coo
 // ShownPath is a request's path as logs may show it: without the lease id or
 // token that some paths carry. Of a lease id only the end is secret.
 func ShownPath(path string) string {
-	if n := secretFrom(path); n > 0 {
+	if n := secretAnywhere(path); n > 0 {
 		return path[:max(n, strings.LastIndexByte(path, '/')+1)] + "redacted"
 	}
 	return path
@@ -365,6 +390,20 @@ func secretFrom(path string) int {
 	return 0
 }
 
+// secretAnywhere is secretFrom for a path that may begin with a namespace.
+func secretAnywhere(path string) int {
+	for at := 0; ; {
+		if n := secretFrom(path[at:]); n > 0 {
+			return at + n
+		}
+		i := strings.IndexByte(path[at:], '/')
+		if i < 0 {
+			return 0
+		}
+		at += i + 1
+	}
+}
+
 func (x *exchange) auditedAuth() *audit.Auth {
 	if x.token == nil {
 		return nil
@@ -380,7 +419,7 @@ func (x *exchange) auditedAuth() *audit.Auth {
 		if x.decision.Allowed {
 			for _, p := range a.Policies {
 				a.Results.Granting = append(a.Results.Granting, audit.GrantingPolicy{
-					Name: p, Namespace: audit.Namespace{ID: x.ns}, Type: "acl",
+					Name: p, Namespace: x.u.auditedNamespace(x.token.Namespace), Type: "acl",
 				})
 			}
 		}
@@ -480,7 +519,7 @@ func (u *unsealed) recordLeases(tx storage.Tx, target string, recs []lease.Recor
 		}
 		out = append(out, audit.Stored{
 			Time: r.Time, Kind: "lease", Operation: "revoke", Cause: string(r.Cause), Outcome: outcome,
-			Namespace: audit.Namespace{ID: r.Namespace}, Path: r.Path, LeaseID: secret.New(string(r.ID)),
+			Namespace: u.auditedNamespace(r.Namespace), Path: r.Path, LeaseID: secret.New(string(r.ID)),
 			Target: r.Target, Error: r.Error,
 		})
 	}
@@ -493,7 +532,7 @@ func (u *unsealed) recordTokens(tx storage.Tx, ends []token.End) error {
 	for _, e := range ends {
 		out = append(out, audit.Stored{
 			Time: u.core.cfg.Now(), Kind: "token", Operation: "revoke", Cause: string(e.Cause), Outcome: "gone",
-			Namespace: audit.Namespace{ID: e.Namespace}, Path: e.Path, TokenAccessor: e.Accessor, Target: token.Target,
+			Namespace: u.auditedNamespace(e.Namespace), Path: e.Path, TokenAccessor: e.Accessor, Target: token.Target,
 		})
 	}
 	return u.outbox.Append(tx, token.Target, out...)

@@ -111,6 +111,7 @@ type unsealed struct {
 	// clusterID names the store; it is kept with the clock.
 	clusterID string
 
+	spaces   spaces
 	mounts   mounts
 	policies policies
 	tokens   *token.Store
@@ -128,7 +129,8 @@ type unsealed struct {
 	closed  atomic.Bool
 	drained chan struct{}
 
-	wg sync.WaitGroup // background work
+	kicked chan struct{}  // the sweep has work
+	wg     sync.WaitGroup // background work
 }
 
 // noID lets a token's text be drawn.

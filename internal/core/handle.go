@@ -24,8 +24,10 @@ import (
 type exchange struct {
 	u      *unsealed
 	req    *Request
-	broken error // why it is not carried out, known before it came
-	ns     string
+	broken error  // why it is not carried out, known before it came
+	space  *space // the namespace that is asked
+	ns     string // its id
+	judged string // the path as the token's namespace sees it, which its policies are about
 	r      route.Request
 	m      *mounted        // nil: no mount there
 	ep     *route.Endpoint // nil: no endpoint there
@@ -164,6 +166,9 @@ func (c *Core) boot(ctx context.Context, req *Request) *Response {
 		return nil
 	}
 	trace.Of(ctx).Route(req.Method, "sys/", ep.Pattern)
+	if ns := strings.Trim(req.Namespace, "/"); ep.RootOnly && ns != "" && ns != token.RootNamespace {
+		return &Response{Err: rootOnly(req.Path)}
+	}
 	resp := &Response{Form: ep.Form}
 	res, err := ep.Call(ctx, &r)
 	if err != nil {
@@ -227,11 +232,11 @@ func named(err error) error {
 // told only to those who may know.
 func (x *exchange) route(ctx context.Context) error {
 	x.r.ID, x.r.Op, x.r.Path = x.req.ID, x.req.Op, x.req.Path
-	x.ns = token.RootNamespace
+	x.ns, x.judged = token.RootNamespace, x.req.Path
 	if x.broken != nil {
 		return x.broken
 	}
-	ns, path, err := x.u.namespaceOf(x.req.Namespace, x.req.Path)
+	space, path, err := x.u.namespaceOf(ctx, x.req.Namespace, x.req.Path)
 	if err != nil {
 		return err
 	}
@@ -239,8 +244,9 @@ func (x *exchange) route(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	x.ns, x.req.Path = ns, path
-	m, rel := t.find(ns, path)
+	x.space, x.ns, x.req.Path, x.judged = space, space.ID, path, path
+	x.req.Namespace = strings.TrimSuffix(space.Path, "/")
+	m, rel := t.find(x.ns, path)
 	x.r.Path, x.r.Redact = rel, x.req.Redact
 	x.r.Query, x.r.Body, x.r.WrapTTL = x.req.Query, x.req.Body, x.req.WrapTTL
 	x.r.Remote, x.r.TLS = x.req.Remote.Addr(), x.req.TLS
@@ -258,10 +264,18 @@ func (x *exchange) route(ctx context.Context) error {
 		return nil
 	}
 	x.ep, x.miss = m.table.Route(&x.r)
+	if x.ep != nil && x.ep.RootOnly && x.ns != token.RootNamespace {
+		x.ep, x.miss = nil, rootOnly(path)
+	}
 	if x.ep != nil {
 		x.resp.Form = x.ep.Form
 	}
 	return nil
+}
+
+// rootOnly is the answer of what is the server's and not a namespace's.
+func rootOnly(path string) error {
+	return errs.New(errs.NotFound, "unsupported path: %s answers only in the root namespace; leave out X-Vault-Namespace", path)
 }
 
 func (x *exchange) passedHeader(name string) string {
@@ -290,6 +304,15 @@ func (x *exchange) admit(ctx context.Context) error {
 		return err
 	}
 	x.token = t
+	if t.Namespace != x.ns {
+		// A token works in its namespace and below it, and there by what its
+		// own namespace's policies say of the way down.
+		rel, ok := x.space.below(t.Namespace)
+		if !ok {
+			return errDenied
+		}
+		x.judged = rel + x.req.Path
+	}
 	if len(t.BoundCIDRs) > 0 && !InAny(t.BoundCIDRs, x.req.Remote.Addr()) {
 		return errDenied
 	}
@@ -305,13 +328,16 @@ func (x *exchange) admit(ctx context.Context) error {
 	}
 	x.r.Caller = route.Caller{
 		Token: x.req.Token, Key: t.Key, Accessor: t.Accessor, DisplayName: t.DisplayName,
-		EntityID: x.entityID(), Policies: t.Policies, Root: x.set == policy.RootSet(), Batch: t.Type == token.Batch,
+		EntityID: x.entityID(), Namespace: t.Namespace, Below: strings.TrimSuffix(x.judged, x.req.Path), Policies: t.Policies, Root: x.set == policy.RootSet(), Batch: t.Type == token.Batch,
 	}
 	if err := step(ctx, "policy", x.authorise); err != nil {
 		return err
 	}
 	if x.miss != nil {
 		return x.miss
+	}
+	if _, private := x.m.engine.(tokenDropper); private && t.Namespace != x.ns {
+		return errs.New(errs.Invalid, "a token's cubbyhole is in the token's own namespace: ask there")
 	}
 	return x.u.core.checkWrapTTL(x)
 }
@@ -321,7 +347,7 @@ func (x *exchange) admit(ctx context.Context) error {
 func (x *exchange) authorise(ctx context.Context) error {
 	op := x.req.Op
 	if op == wire.OpUpdate && x.ep != nil && x.ep.HasExists() {
-		u, c := x.set.Allow(x.req.Path, wire.OpUpdate), x.set.Allow(x.req.Path, wire.OpCreate)
+		u, c := x.set.Allow(x.judged, wire.OpUpdate), x.set.Allow(x.judged, wire.OpCreate)
 		if u.Allowed != c.Allowed || x.u.broker.Enabled() {
 			there, err := x.ep.Exists(ctx, &x.r)
 			if err != nil {
@@ -333,7 +359,7 @@ func (x *exchange) authorise(ctx context.Context) error {
 			}
 		}
 	}
-	d := x.set.Allow(x.req.Path, op)
+	d := x.set.Allow(x.judged, op)
 	x.decision = d
 	if !d.Allowed || x.ep != nil && x.ep.Sudo && !d.Sudo() {
 		return errDenied
@@ -382,7 +408,7 @@ func (c *Core) Sudo(ctx context.Context, caller route.Caller, path string, op wi
 	if err != nil {
 		return false, err
 	}
-	return set.Allow(path, op).Sudo(), nil
+	return set.Allow(caller.Below+path, op).Sudo(), nil
 }
 
 func InAny(nets []netip.Prefix, a netip.Addr) bool {

@@ -23,7 +23,7 @@ func (x *exchange) issue(ctx context.Context) error {
 	}
 	var l *lease.Issued
 	for try := 1; ; try++ {
-		x.r.Lease = x.u.leases.Draft(x.req.Path, "")
+		x.r.Lease = x.u.leases.Draft(x.req.Path, x.space.suffix)
 		res, err := x.ep.Call(ctx, &x.r)
 		if err != nil {
 			return err

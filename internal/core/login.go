@@ -174,7 +174,7 @@ func (c *Core) CreateToken(ctx context.Context, e *token.Entry, id secret.String
 	if e.Namespace == "" {
 		e.Namespace = token.RootNamespace
 	}
-	return u.tokens.Create(ctx, e, id, NamespaceLiveKey(e.Namespace))
+	return u.tokens.Create(ctx, e, id, u.liveKeys(ctx, e.Namespace)...)
 }
 
 // leaseOf is a token's time as an envelope says it.

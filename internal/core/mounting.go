@@ -36,7 +36,16 @@ func (c *Core) AddMount(ctx context.Context, m *Mount) error {
 	if err := t.free(m.Namespace, m.Path); err != nil {
 		return err
 	}
-	_, err = u.store.Update(ctx, func(tx storage.Tx) error { return addMount(tx, m) })
+	if err := u.besideSpaces(ctx, m.Namespace, m.Path); err != nil {
+		return err
+	}
+	live := u.liveKeys(ctx, m.Namespace)
+	_, err = u.store.Update(ctx, func(tx storage.Tx) error {
+		if err := allLive(tx, live); err != nil {
+			return err
+		}
+		return addMount(tx, m)
+	})
 	if err != nil {
 		return fmt.Errorf("mounting: %w", err)
 	}
@@ -57,10 +66,23 @@ func (m *Mount) draw() {
 // paths at the same moment may both pass; the longer one then wins in routing,
 // as it does for mounts that were made one inside the other by Vault.
 func (t *mountTable) free(ns, path string) error {
-	for _, m := range t.byPath {
-		if m.Namespace == ns && (strings.HasPrefix(m.Path, path) || strings.HasPrefix(path, m.Path)) {
+	for _, m := range t.ofNS[ns] {
+		if m.Ending.IsZero() && (strings.HasPrefix(m.Path, path) || strings.HasPrefix(path, m.Path)) {
 			return errs.New(errs.Invalid, "path is already in use at %s", m.Path)
 		}
+	}
+	return nil
+}
+
+// besideSpaces says why no mount can be made at path: a namespace answers there.
+func (u *unsealed) besideSpaces(ctx context.Context, ns, path string) error {
+	s, err := u.space(ctx, ns)
+	if err != nil || s == nil {
+		return err
+	}
+	first, _, _ := strings.Cut(path, "/")
+	if s.kids[first] != nil {
+		return errs.New(errs.Invalid, "path is already in use: %s/ is a namespace", first)
 	}
 	return nil
 }
@@ -183,6 +205,9 @@ func (c *Core) MoveMount(ctx context.Context, ns, from, to string) error {
 	if err := t.free(ns, to); err != nil {
 		return err
 	}
+	if err := u.besideSpaces(ctx, ns, to); err != nil {
+		return err
+	}
 	var moved time.Time
 	_, err = u.store.Update(ctx, func(tx storage.Tx) error {
 		moved = c.cfg.Now()
@@ -242,26 +267,7 @@ func (c *Core) RemoveMount(ctx context.Context, ns, path string) error {
 	if m.Protected() {
 		return errs.New(errs.Invalid, "cannot unmount %q: it is the server's own", path)
 	}
-	gone := m.Mount
-	_, err = u.store.Update(ctx, func(tx storage.Tx) error {
-		row, err := getMount(tx, ns, m.ID)
-		if err != nil || row == nil {
-			return err
-		}
-		gone = *row
-		if !row.Ending.IsZero() {
-			return nil // somebody else's removal
-		}
-		row.Ending = c.cfg.Now().Round(0)
-		gone.Ending = row.Ending
-		if err := tx.Put(row.LiveKey(), []byte(lease.Ended)); err != nil {
-			return err
-		}
-		if err := tx.Delete(row.pathKey()); err != nil {
-			return err
-		}
-		return putMount(tx, row)
-	})
+	gone, err := u.markMount(ctx, &m.Mount)
 	if err != nil {
 		return fmt.Errorf("unmounting: %w", err)
 	}
@@ -272,18 +278,36 @@ func (c *Core) RemoveMount(ctx context.Context, ns, path string) error {
 	return u.endMount(ctx, gone)
 }
 
+// markMount writes the mark by which a mount ends, and gives it as it is then.
+func (u *unsealed) markMount(ctx context.Context, m *Mount) (gone Mount, err error) {
+	gone = *m
+	_, err = u.store.Update(ctx, func(tx storage.Tx) error {
+		row, err := getMount(tx, m.Namespace, m.ID)
+		if err != nil || row == nil {
+			return err
+		}
+		gone = *row
+		if !row.Ending.IsZero() {
+			return nil // somebody else's removal
+		}
+		row.Ending = u.core.cfg.Now().Round(0)
+		gone.Ending = row.Ending
+		if err := tx.Put(row.LiveKey(), []byte(lease.Ended)); err != nil {
+			return err
+		}
+		if err := tx.Delete(row.pathKey()); err != nil {
+			return err
+		}
+		return putMount(tx, row)
+	})
+	return gone, err
+}
+
 // endMount makes a mount's leases due and, once none is left, deletes its data
 // and its tombstone. It is a sequence of idempotent steps.
 func (u *unsealed) endMount(ctx context.Context, m Mount) error {
-	for _, p := range append([]string{m.Path}, m.Former...) {
-		if err := u.leases.RevokeMount(ctx, lease.Mount{Namespace: m.Namespace, ID: m.ID, Path: p}); err != nil {
-			return err
-		}
-	}
-	if m.Class == ClassAuth {
-		if err := u.tokens.RevokePath(ctx, m.Namespace, m.Path, m.Ending); err != nil {
-			return err
-		}
+	if err := u.markIssued(ctx, m); err != nil {
+		return err
 	}
 	if m.Class == ClassAuth {
 		if err := u.dropAliases(ctx, m); err != nil {
@@ -309,6 +333,32 @@ func (u *unsealed) endMount(ctx context.Context, m Mount) error {
 			return err
 		}
 		return tx.Delete(m.rowKey())
+	})
+	return err
+}
+
+// markIssued ends what a mount has issued: its leases, and its tokens where it
+// is an auth method. The mount's own mark is durable and nothing is issued any
+// more, so one walk does; what comes after it leaves the lanes to their work.
+func (u *unsealed) markIssued(ctx context.Context, m Mount) error {
+	if m.Marked {
+		return nil
+	}
+	if err := u.leases.RevokeMount(ctx, lease.Mount{Namespace: m.Namespace, ID: m.ID}); err != nil {
+		return err
+	}
+	if m.Class == ClassAuth {
+		if err := u.tokens.RevokePath(ctx, m.Namespace, m.Path, m.Ending); err != nil {
+			return err
+		}
+	}
+	_, err := u.store.Update(ctx, func(tx storage.Tx) error {
+		row, err := getMount(tx, m.Namespace, m.ID)
+		if err != nil || row == nil {
+			return err
+		}
+		row.Marked = true
+		return putMount(tx, row)
 	})
 	return err
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/leasehold/leasehold/internal/engine"
 	"github.com/leasehold/leasehold/internal/lease"
 	"github.com/leasehold/leasehold/internal/route"
+	"github.com/leasehold/leasehold/internal/secret"
 	"github.com/leasehold/leasehold/internal/storage"
 )
 
@@ -53,6 +54,7 @@ type Mount struct {
 	SealWrap    bool              `json:"sw,omitempty"`
 	Former      []string          `json:"former,omitempty"` // paths whose leases still name it
 	Ending      time.Time         `json:"ending,omitzero"`  // removed; its leases are being revoked
+	Marked      bool              `json:"marked,omitempty"` // all that it has issued has been made due
 }
 
 // MountConfig is what tune changes. Zero durations take the server's.
@@ -106,9 +108,10 @@ type mounted struct {
 
 // mountTable is one state of the table, never changed.
 type mountTable struct {
-	byPath map[string]*mounted // <ns>/<path>; those that route
-	byID   map[string]*mounted // tombstones too
-	depth  int                 // most segments of a path
+	byPath map[string]*mounted   // <ns>/<path>; those that route
+	byID   map[string]*mounted   // tombstones too
+	ofNS   map[string][]*mounted // by namespace; tombstones too
+	depth  int                   // most segments of a path
 
 	byAccessor map[string]*mounted // those that route
 	identities map[string]*mounted // by namespace: the mount that knows its entities
@@ -158,12 +161,17 @@ func (ms *mounts) current(ctx context.Context) (*mountTable, error) {
 // load reads the table. One call goes on at a time.
 func (ms *mounts) load(ctx context.Context) error {
 	old := ms.table.Load()
+	// What a mount has from its namespace never changes.
+	spaces, err := ms.u.spaces.current(ctx)
+	if err != nil {
+		return err
+	}
 	next := &mountTable{
-		byPath: map[string]*mounted{}, byID: map[string]*mounted{},
+		byPath: map[string]*mounted{}, byID: map[string]*mounted{}, ofNS: map[string][]*mounted{},
 		byAccessor: map[string]*mounted{}, identities: map[string]*mounted{},
 	}
 	var rows []*Mount
-	err := ms.u.store.View(ctx, func(v storage.View) error {
+	err = ms.u.store.View(ctx, func(v storage.View) error {
 		return storage.ScanEach(v, mountPrefix, storage.PrefixEnd(mountPrefix), 0, func(key string, b []byte, bad error) bool {
 			m := new(Mount)
 			if bad == nil {
@@ -189,7 +197,7 @@ func (ms *mounts) load(ctx context.Context) error {
 		if old != nil {
 			have = old.byID[m.ID]
 		}
-		next.add(ms.u.load(m, have))
+		next.add(ms.u.load(m, spaces.byID[m.Namespace], have))
 	}
 	ms.table.Store(next)
 	if old != nil {
@@ -204,6 +212,7 @@ func (ms *mounts) load(ctx context.Context) error {
 
 func (t *mountTable) add(m *mounted) {
 	t.byID[m.ID] = m
+	t.ofNS[m.Namespace] = append(t.ofNS[m.Namespace], m)
 	if !m.Ending.IsZero() {
 		return
 	}
@@ -228,12 +237,16 @@ func (m *mounted) close(u *unsealed) {
 }
 
 // load makes the engine of a mount, or keeps the one it has where nothing that
-// the engine was given has changed.
-func (u *unsealed) load(m *Mount, have *mounted) *mounted {
-	n := &mounted{Mount: *m, live: []string{m.LiveKey(), NamespaceLiveKey(m.Namespace)}}
+// the engine was given has changed. s is its namespace; of one that cannot be
+// read nil, and then nothing leads to the mount.
+func (u *unsealed) load(m *Mount, s *space, have *mounted) *mounted {
+	if s == nil {
+		s = &space{live: []string{NamespaceLiveKey(m.Namespace)}}
+	}
+	n := &mounted{Mount: *m, live: append([]string{m.LiveKey()}, s.live...)}
 	def, most := u.core.ttls(m.Config)
 	n.info = route.MountInfo{
-		Path: m.Path, Type: m.Type, ID: m.ID, Accessor: m.Accessor, Namespace: m.Namespace,
+		Path: m.Path, Type: m.Type, ID: m.ID, Accessor: m.Accessor, Namespace: m.Namespace, NamespacePath: s.Path,
 		Options: m.Options, DefaultTTL: def, MaxTTL: most,
 	}
 	if have != nil && have.err == nil && maps.Equal(have.Options, m.Options) {
@@ -254,8 +267,11 @@ func (u *unsealed) load(m *Mount, have *mounted) *mounted {
 		MountID: m.ID, Namespace: m.Namespace, Type: m.Type, Options: m.Options,
 		Store: storage.Prefix(u.store, slice), Key: func(rel string) string { return slice + rel },
 		Lanes: u.lanes, Origin: u.origin, Now: u.core.cfg.Now, Rand: rand.Reader,
-		Log:      u.core.log.With("mount", m.Path),
-		Password: u.password, Fence: u.raiseFence, Leases: mountLeases{u},
+		Log: u.core.log.With("mount", m.Path),
+		Password: func(ctx context.Context, name string) (secret.String, error) {
+			return u.password(ctx, m.Namespace, name)
+		},
+		Fence: u.raiseFence, Leases: mountLeases{u},
 	})
 	if err != nil {
 		cancel()
@@ -313,10 +329,7 @@ func (u *unsealed) leaseMounts(ns, prefix string) []lease.Mount {
 		t = u.mounts.table.Load()
 	}
 	var out []lease.Mount
-	for _, m := range t.byID {
-		if m.Namespace != ns {
-			continue
-		}
+	for _, m := range t.ofNS[ns] {
 		for _, p := range append([]string{m.Path}, m.Former...) {
 			if strings.HasPrefix(p, prefix) || strings.HasPrefix(prefix, p) {
 				out = append(out, lease.Mount{Namespace: ns, ID: m.ID, Path: p})
@@ -340,8 +353,8 @@ func (c *Core) Mounts(ctx context.Context, ns, class string) ([]Mount, error) {
 		return nil, err
 	}
 	var out []Mount
-	for _, m := range t.byPath {
-		if m.Namespace == ns && (class == "" || m.Class == class) {
+	for _, m := range t.ofNS[ns] {
+		if m.Ending.IsZero() && (class == "" || m.Class == class) {
 			out = append(out, m.Mount)
 		}
 	}
@@ -361,10 +374,8 @@ func (c *Core) MountIDs(ctx context.Context, ns string) ([]string, error) {
 		return nil, err
 	}
 	var ids []string
-	for id, m := range t.byID {
-		if m.Namespace == ns {
-			ids = append(ids, id)
-		}
+	for _, m := range t.ofNS[ns] {
+		ids = append(ids, m.ID)
 	}
 	slices.Sort(ids)
 	return ids, nil
@@ -435,8 +446,8 @@ func (c *Core) Tables(ctx context.Context, ns string) (map[string]*route.Table, 
 		return nil, err
 	}
 	out := map[string]*route.Table{}
-	for _, m := range t.byPath {
-		if m.Namespace == ns {
+	for _, m := range t.ofNS[ns] {
+		if m.Ending.IsZero() {
 			out[m.Path] = m.table
 		}
 	}

@@ -243,12 +243,12 @@ func (c *Core) SetOf(ctx context.Context, e *token.Entry) (*policy.Set, error) {
 	return s, err
 }
 
-// password draws a password by a stored policy, or by the default one where
-// name is empty.
-func (u *unsealed) password(ctx context.Context, name string) (secret.String, error) {
+// password draws a password by a stored policy of a namespace, or by the
+// default one where name is empty.
+func (u *unsealed) password(ctx context.Context, ns, name string) (secret.String, error) {
 	p := password.Default()
 	if name != "" {
-		row, _, err := u.policies.read(ctx, passwordPrefix, token.RootNamespace, name)
+		row, _, err := u.policies.read(ctx, passwordPrefix, ns, name)
 		if err != nil {
 			return secret.String{}, err
 		}

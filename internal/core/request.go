@@ -23,7 +23,7 @@ type Request struct {
 	// segments or control bytes. Of a LIST it is empty or ends in "/".
 	// Policy, routes, audit and store all use this text.
 	Path           string
-	Namespace      string        // X-Vault-Namespace without outer slashes; "" for the root
+	Namespace      string        // X-Vault-Namespace without outer slashes; "" for the root. Handle adds what the path names
 	Token          secret.String // X-Vault-Token or the bearer; zero without
 	WrapTTL        time.Duration // 0: no wrapping asked for
 	WrapFormat     string        // "jwt" or ""

@@ -27,7 +27,7 @@ func (c *Core) makeOpen(ctx context.Context, root []byte) (err error) {
 		return err
 	}
 	uctx, cancel := context.WithCancel(context.Background())
-	u := &unsealed{core: c, ctx: uctx, cancel: cancel, store: b, drained: make(chan struct{}, 1)}
+	u := &unsealed{core: c, ctx: uctx, cancel: cancel, store: b, drained: make(chan struct{}, 1), kicked: make(chan struct{}, 1)}
 	defer func() {
 		if err != nil {
 			cancel()
@@ -63,11 +63,11 @@ func (c *Core) makeOpen(ctx context.Context, root []byte) (err error) {
 	})
 	u.tokens = token.New(token.Config{
 		Store: b, Hash: tokenHash, Seal: b.SealBlob, Open: b.OpenBlob, EndLeases: u.leases.RevokeOwned,
-		Dropped: u.dropToken, Record: u.recordTokens, Fenced: u.fenced, Now: c.cfg.Now, Log: c.log,
+		Dropped: u.dropToken, Living: u.living, Record: u.recordTokens, Fenced: u.fenced, Now: c.cfg.Now, Log: c.log,
 	})
 	handlers[lease.DueKind] = u.leases.Handler()
 	handlers[token.DueKind] = u.tokens.Handler()
-	u.mounts.u, u.policies.u = u, u
+	u.spaces.u, u.mounts.u, u.policies.u = u, u, u
 
 	// From here on every cache hears of every change before the Update that
 	// made it returns.
@@ -153,6 +153,8 @@ func (u *unsealed) changed(changes []storage.Change) {
 	u.tokens.Changed(changes)
 	for _, c := range changes {
 		switch prefix, _, _ := strings.Cut(c.Key, "/"); prefix + "/" {
+		case namespacePrefix:
+			u.spaces.fresh.changed()
 		case mountPrefix:
 			u.mounts.fresh.changed()
 		case policyPrefix:
@@ -176,6 +178,7 @@ func (u *unsealed) lost(rev storage.Revision) {
 	u.slicesLost(rev)
 	u.settings.fresh.changed()
 	u.lockouts.rows.changed()
+	u.spaces.fresh.changed()
 	u.mounts.fresh.changed()
 	u.auditing.fresh.changed()
 }
@@ -186,8 +189,8 @@ type tokenDropper interface {
 }
 
 // dropToken deletes what hangs from a token beside its leases: a wrapped
-// answer, and its cubbyhole.
-func (u *unsealed) dropToken(ctx context.Context, _, key string) error {
+// answer, and its cubbyhole, which is in its own namespace.
+func (u *unsealed) dropToken(ctx context.Context, ns, key string) error {
 	var has bool
 	err := u.store.View(ctx, func(v storage.View) error {
 		b, err := v.Get(wrapPrefix + key)
@@ -204,8 +207,8 @@ func (u *unsealed) dropToken(ctx context.Context, _, key string) error {
 	if err != nil {
 		return err
 	}
-	for _, m := range t.byPath {
-		if d, ok := m.engine.(tokenDropper); ok {
+	for _, m := range t.ofNS[ns] {
+		if d, ok := m.engine.(tokenDropper); ok && m.Ending.IsZero() {
 			if err := d.Drop(ctx, key); err != nil {
 				return err
 			}
@@ -214,12 +217,13 @@ func (u *unsealed) dropToken(ctx context.Context, _, key string) error {
 	return nil
 }
 
-// sweep finishes what takes many steps, such as mounts that are ending, and
-// rotates the keyring when it is time.
+// sweep finishes what takes many steps, such as mounts and namespaces that are
+// ending, and rotates the keyring when it is time.
 func (u *unsealed) sweep(ctx context.Context) {
 	tick := time.NewTicker(5 * time.Second)
 	defer tick.Stop()
 	for {
+		u.sweepSpaces(ctx)
 		u.sweepMounts(ctx)
 		u.lockouts.sweep(ctx)
 		u.rotateIfDue(ctx)
@@ -227,6 +231,7 @@ func (u *unsealed) sweep(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		case <-u.kicked:
 		}
 	}
 }
@@ -304,27 +309,7 @@ func (u *unsealed) firstRows(ctx context.Context) error {
 		if err := putJSON(tx, clockKey, clockRow{V: 1, Instance: newUUID()[:13], Cluster: newUUID(), Seen: now}); err != nil {
 			return err
 		}
-		for name, text := range map[string]string{
-			policy.DefaultName: policy.DefaultText, policy.ResponseWrappingName: policy.ResponseWrappingText,
-		} {
-			row := PolicyRow{V: policyVersion, Name: name, Text: text, Modified: now}
-			if err := putJSON(tx, policyPrefix+token.RootNamespace+"/"+name, row); err != nil {
-				return err
-			}
-		}
-		for _, m := range []Mount{
-			{Path: "sys/", Class: ClassSecret, Type: "system", Description: "system endpoints used for control, policy and debugging", SealWrap: true, Config: MountConfig{PassthroughHeaders: []string{"Accept"}}},
-			{Path: "cubbyhole/", Class: ClassSecret, Type: "cubbyhole", Description: "per-token private secret storage", Local: true},
-			{Path: "identity/", Class: ClassSecret, Type: "identity", Description: "identity store", Config: MountConfig{PassthroughHeaders: []string{"Authorization"}}},
-			{Path: "auth/token/", Class: ClassAuth, Type: "token", Description: "token based credentials", Config: MountConfig{TokenType: "default-service"}},
-		} {
-			m.Namespace = token.RootNamespace
-			m.draw()
-			if err := addMount(tx, &m); err != nil {
-				return err
-			}
-		}
-		return nil
+		return addOwn(tx, token.RootNamespace, PolicyRow{V: policyVersion, Modified: now})
 	})
 	return err
 }

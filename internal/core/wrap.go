@@ -78,7 +78,7 @@ func (u *unsealed) wrapRow(ctx context.Context, ns string, row wrapRow) (*WrapIn
 		Namespace: ns, Path: row.Path, Policies: []string{policy.ResponseWrappingName}, NumUses: 1,
 		TTL: row.TTL, ExplicitMaxTTL: row.TTL, Expires: now.Add(row.TTL),
 	}
-	t, err := u.tokens.Create(ctx, e, noID, NamespaceLiveKey(ns))
+	t, err := u.tokens.Create(ctx, e, noID, u.liveKeys(ctx, ns)...)
 	if err != nil {
 		return nil, err
 	}

@@ -192,6 +192,19 @@ func (s *Store) OnMount(ctx context.Context, m Mount) (bool, error) {
 	return len(keys) > 0, err
 }
 
+// InNamespace reports whether any lease of a namespace is left, in the same
+// sense.
+func (s *Store) InNamespace(ctx context.Context, ns string) (found bool, err error) {
+	prefix := rowPrefix + ns + "/"
+	err = s.cfg.Store.View(ctx, func(v storage.View) error {
+		return storage.ScanEach(v, prefix, storage.PrefixEnd(prefix), 1, func(string, []byte, error) bool {
+			found = true
+			return false
+		})
+	})
+	return found, err
+}
+
 // Tidy deletes owner keys, due keys and name reservations that point at no
 // lease. There are none unless a row was quarantined and removed by hand.
 func (s *Store) Tidy(ctx context.Context) (removed int, err error) {

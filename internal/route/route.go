@@ -68,9 +68,11 @@ type Endpoint struct {
 	Sudo    bool // needs the sudo capability
 	Sealed  bool // works while the server is sealed or not initialised
 	Hidden  bool // left out of help and OpenAPI
-	Form    Form
-	Status  int      // of success; 0: 200 or 204
-	Headers []string // request headers that it takes, whatever the mount passes through
+	// RootOnly is the server's and not a namespace's: it answers in the root.
+	RootOnly bool
+	Form     Form
+	Status   int      // of success; 0: 200 or 204
+	Headers  []string // request headers that it takes, whatever the mount passes through
 
 	In, Out reflect.Type // nil: none
 
@@ -168,6 +170,9 @@ func Hidden() Option { return func(e *Endpoint) { e.Hidden = true } }
 // Takes lets the handler see request headers that the mount does not pass
 // through, in canonical form: a standard wants them where it has them.
 func Takes(headers ...string) Option { return func(e *Endpoint) { e.Headers = headers } }
+
+// RootOnly keeps the endpoint out of every namespace but the root.
+func RootOnly() Option { return func(e *Endpoint) { e.RootOnly = true } }
 
 // Exists tells an update from a creation: policies grant them separately. fn
 // gets the request as the handler will.

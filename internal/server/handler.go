@@ -88,6 +88,9 @@ func (s *Server) logRequest(req *core.Request, status int, took time.Duration) {
 		slog.String("request", req.ID), slog.String("method", req.Method), slog.String("operation", req.Op.String()),
 		slog.String("path", core.ShownPath(req.Path)), slog.Int("status", status), slog.Duration("duration", took),
 	}
+	if req.Namespace != "" {
+		attrs = append(attrs, slog.String("namespace", req.Namespace))
+	}
 	if req.Remote.IsValid() {
 		attrs = append(attrs, slog.String("client", req.Remote.String()))
 	}

@@ -44,11 +44,10 @@ func (s *Store) RevokePath(ctx context.Context, ns, path string, until time.Time
 	return s.markEnded(ctx, lease.Ended, keys...)
 }
 
-// RevokeNamespace ends every token of a namespace, page by page, and reports
-// whether any was there: the lane removes their rows. Nothing can be made in it
-// any more. Those that cannot be read are refused as they are; Ranges has their
-// rows.
-func (s *Store) RevokeNamespace(ctx context.Context, ns string) (left bool, err error) {
+// RevokeNamespace ends every token of a namespace, page by page; the lane
+// removes their rows. Nothing can be made in it any more. Those that cannot be
+// read are refused as they are.
+func (s *Store) RevokeNamespace(ctx context.Context, ns string) error {
 	prefix := rowPrefix + ns + "/"
 	from := prefix
 	for {
@@ -62,7 +61,6 @@ func (s *Store) RevokeNamespace(ctx context.Context, ns string) (left bool, err 
 					_, bad = decode(key, b)
 				}
 				if bad == nil {
-					left = true
 					if word, err := v.Get(alivePrefix + key); err != nil || string(word) != lease.Ended {
 						keys = append(keys, key)
 					}
@@ -71,20 +69,36 @@ func (s *Store) RevokeNamespace(ctx context.Context, ns string) (left bool, err 
 			})
 		})
 		if err != nil {
-			return left, err
+			return err
 		}
 		if err := s.markEnded(ctx, lease.Ended, keys...); err != nil {
-			return left, err
+			return err
 		}
 		if n < pageSize {
-			return left, nil
+			return nil
 		}
 		from = last + "\x00"
 	}
 }
 
+// Any reports whether a namespace has a token that can be read. One that cannot
+// be waits for nothing: see Ranges.
+func (s *Store) Any(ctx context.Context, ns string) (there bool, err error) {
+	prefix := rowPrefix + ns + "/"
+	err = s.cfg.Store.View(ctx, func(v storage.View) error {
+		return storage.ScanEach(v, prefix, storage.PrefixEnd(prefix), 0, func(row string, b []byte, bad error) bool {
+			if bad == nil {
+				_, bad = decode(row[len(rowPrefix):], b)
+			}
+			there = bad == nil
+			return !there
+		})
+	})
+	return there, err
+}
+
 // Ranges are the beginnings of the keys of a namespace's tokens. What is under
-// them may be deleted when RevokeNamespace finds none any more.
+// them may be deleted when there is not Any.
 func Ranges(ns string) []string {
 	all := []string{rowPrefix, alivePrefix, usesPrefix, accPrefix, kidPrefix, countPrefix}
 	for i := range all {
