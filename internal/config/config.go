@@ -71,8 +71,22 @@ type Config struct {
 	// days; negative, which 0 in the file gives: however long.
 	MaxRestartGap time.Duration
 
+	// Lockouts say when users are locked out, by the kind of their auth
+	// method. A method that is not there, or a field that is zero, has the
+	// server's default.
+	Lockouts map[string]Lockout
+
 	Lanes     Lanes
 	Telemetry Telemetry
+}
+
+// Lockout says when users of an auth method are locked out for failing to log
+// in.
+type Lockout struct {
+	Threshold    int           // failures in a row
+	Duration     time.Duration // of being locked out
+	CounterReset time.Duration // after which a failure is forgotten
+	Disable      bool
 }
 
 // Lanes limits the work on each foreign system, whatever its connection's own

@@ -326,8 +326,6 @@ func TestWarnings(t *testing.T) {
 		{"ui = true", "x:1:1: ui = true has no effect: there is no web interface yet"},
 		{"disable_cache = 1", "caches hear of every change"},
 		{"introspection_endpoint = true", "introspection_endpoint = true has no effect"},
-		{`user_lockout "all" { lockout_threshold = 3 lockout_duration = "10m" lockout_counter_reset = "5m" }`, `user_lockout "all" has no effect yet`},
-		{`user_lockout "userpass" { disable_lockout = true }`, `user_lockout "userpass" has no effect yet`},
 		{`listener "tcp" { tls_disable = 1 max_json_depth = 400 }`, "max_json_depth = 400: the limit stays at 300"},
 		{`listener "tcp" { tls_disable = 1 x_forwarded_for_hop_skips = 1 }`, "no effect without x_forwarded_for_authorized_addrs"},
 		{`listener "tcp" { tls_disable = 1 tls_cert_file = "a" tls_key_file = "b" }`, "its certificates are not used"},
@@ -460,4 +458,22 @@ func FuzzParse(f *testing.F) {
 			_ = c.Sanitized()
 		}
 	})
+}
+
+func TestLockouts(t *testing.T) {
+	cfg, warnings, err := config.Parse("x", []byte(`
+		user_lockout "all" { lockout_threshold = 3 lockout_duration = "10m" disable_lockout = true }
+		user_lockout "userpass" { lockout_threshold = "7" disable_lockout = false }
+		user_lockout "ldap" { lockout_counter_reset = "5m" }`))
+	if err != nil || len(warnings) != 0 {
+		t.Fatalf("Parse = %v, %v", warnings, err)
+	}
+	want := map[string]config.Lockout{
+		"userpass": {Threshold: 7, Duration: 10 * time.Minute},
+		"ldap":     {Threshold: 3, Duration: 10 * time.Minute, CounterReset: 5 * time.Minute, Disable: true},
+		"approle":  {Threshold: 3, Duration: 10 * time.Minute, Disable: true},
+	}
+	if d := cmp.Diff(want, cfg.Lockouts); d != "" {
+		t.Errorf("Lockouts (-want +got):\n%s", d)
+	}
 }

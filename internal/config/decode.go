@@ -13,6 +13,7 @@ type decoder struct {
 	cfg      *Config
 	faults   []string
 	warnings []Warning
+	lockouts map[string]lockout // blocks by their labels
 }
 
 // maxFaults is how many faults an error lists.
@@ -41,6 +42,7 @@ func (d *decoder) finish() (*Config, []Warning, error) {
 		return nil, nil, errs.New(errs.Invalid, "%s", strings.Join(d.faults, "\n"))
 	}
 	d.cfg.fill()
+	d.cfg.Lockouts = joinLockouts(d.lockouts)
 	if d.cfg.DefaultLeaseTTL > d.cfg.MaxLeaseTTL {
 		return nil, nil, errs.New(errs.Invalid, "default_lease_ttl (%s) is above max_lease_ttl (%s)", d.cfg.DefaultLeaseTTL, d.cfg.MaxLeaseTTL)
 	}

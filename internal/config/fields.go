@@ -1,7 +1,9 @@
 package config
 
 import (
+	"cmp"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 )
@@ -210,31 +212,55 @@ func readVersion(d *decoder, m member, to *Config) {
 	to.ReportedVersion = s
 }
 
-// lockout is when users of an auth method are locked out for failing to log
-// in. It is checked and then let go of: the auth methods that it is for are
-// still to come.
-type lockout struct {
-	threshold       int
-	duration, reset time.Duration
-	disable         bool
+var lockoutFields = fields[lockout]{
+	"lockout_threshold":     integer(func(l *lockout) *int { return &l.Threshold }, 0, 1_000_000),
+	"lockout_duration":      duration(func(l *lockout) *time.Duration { return &l.Duration }),
+	"lockout_counter_reset": duration(func(l *lockout) *time.Duration { return &l.CounterReset }),
+	"disable_lockout":       flag(func(l *lockout) *bool { return &l.Disable }),
 }
 
-var lockoutFields = fields[lockout]{
-	"lockout_threshold":     integer(func(l *lockout) *int { return &l.threshold }, 0, 1_000_000),
-	"lockout_duration":      duration(func(l *lockout) *time.Duration { return &l.duration }),
-	"lockout_counter_reset": duration(func(l *lockout) *time.Duration { return &l.reset }),
-	"disable_lockout":       flag(func(l *lockout) *bool { return &l.disable }),
+// lockout is one block, which may leave anything to that for "all".
+type lockout struct {
+	Lockout
+	says bool // whether it is disabled
 }
+
+// lockoutKinds are the auth methods whose users can be locked out.
+var lockoutKinds = []string{"approle", "ldap", "userpass"}
 
 func readLockouts(d *decoder, m member, _ *Config) {
 	for _, b := range d.blocks(m) {
-		switch b.label {
-		case "all", "approle", "ldap", "userpass":
-		default:
+		if b.label != "all" && !slices.Contains(lockoutKinds, b.label) {
 			d.fail(b.pos, "user_lockout is for all, approle, ldap or userpass, not for %q", b.label)
 			continue
 		}
-		readMembers(d, "user_lockout "+b.label, lockoutFields, b.body, &lockout{})
-		d.warn(b.pos, "user_lockout %q has no effect yet: there is no auth method that it is for", b.label)
+		var l lockout
+		readMembers(d, "user_lockout "+b.label, lockoutFields, b.body, &l)
+		l.says = slices.ContainsFunc(b.body.members, func(m member) bool { return m.name == "disable_lockout" })
+		if d.lockouts == nil {
+			d.lockouts = map[string]lockout{}
+		}
+		d.lockouts[b.label] = l
 	}
+}
+
+// joinLockouts gives each kind what its own block says, and what that leaves
+// out from the one for all.
+func joinLockouts(blocks map[string]lockout) map[string]Lockout {
+	if len(blocks) == 0 {
+		return nil
+	}
+	all := blocks["all"]
+	joined := make(map[string]Lockout, len(lockoutKinds))
+	for _, kind := range lockoutKinds {
+		l := blocks[kind]
+		l.Threshold = cmp.Or(l.Threshold, all.Threshold)
+		l.Duration = cmp.Or(l.Duration, all.Duration)
+		l.CounterReset = cmp.Or(l.CounterReset, all.CounterReset)
+		if !l.says {
+			l.Disable = all.Disable
+		}
+		joined[kind] = l.Lockout
+	}
+	return joined
 }

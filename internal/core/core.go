@@ -46,8 +46,7 @@ type Config struct {
 	Devices func(typ string, options map[string]string, salt secret.String) (MadeDevice, error)
 	// DefaultTTL and MaxTTL of leases and tokens; zero takes 768h.
 	DefaultTTL, MaxTTL time.Duration
-	// Lockouts say when users are locked out, by the type of the mount, and
-	// under "all" for types that have none of their own.
+	// Lockouts say when users are locked out, by the type of the mount.
 	Lockouts map[string]Lockout
 	// Lanes bound the work on each target; see lane.Config.
 	Lanes lane.Limits

@@ -57,10 +57,7 @@ type Lockout struct {
 // lockout is what holds at a mount: its own tuning, else the configuration's
 // for its type, else the defaults.
 func (c *Core) lockout(m *mounted) Lockout {
-	conf, ok := c.cfg.Lockouts[m.Type]
-	if !ok {
-		conf = c.cfg.Lockouts["all"]
-	}
+	conf := c.cfg.Lockouts[m.Type]
 	const defThreshold, defTime = 5, 15 * time.Minute
 	return Lockout{
 		Threshold:    int(min(cmp.Or(m.Config.LockoutThreshold, uint64(max(conf.Threshold, 0)), defThreshold), 1_000_000)),

@@ -199,7 +199,7 @@ func TestLockout(t *testing.T) {
 }
 
 func TestLockoutTuning(t *testing.T) {
-	d := newDoor(t, map[string]core.Lockout{"all": {Threshold: 3}, "door": {Threshold: 2, Duration: time.Minute}})
+	d := newDoor(t, map[string]core.Lockout{"other": {Threshold: 3}, "door": {Threshold: 2, Duration: time.Minute}})
 	d.fail("ann", 2)
 	d.out("ann")
 	d.passed.Add(int64(time.Minute))

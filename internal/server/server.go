@@ -83,7 +83,7 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 	s.core = core.New(core.Config{
 		Store: s.store, Engines: engines, Boot: boot, Seal: core.SealConfig{Wrappers: wrappers}, Devices: makeDevice,
 		DefaultTTL: cfg.Conf.DefaultLeaseTTL, MaxTTL: cfg.Conf.MaxLeaseTTL, MaxGap: cfg.Conf.MaxRestartGap, Log: cfg.Log,
-		Lanes: lane.Limits(cfg.Conf.Lanes),
+		Lanes: lane.Limits(cfg.Conf.Lanes), Lockouts: lockoutsOf(cfg.Conf.Lockouts),
 	})
 	engines["secret/identity"] = identities(s.core)
 	s.addServerEngines(boot, engines)
@@ -121,6 +121,14 @@ func openStore(cfg Config) (storage.Backend, error) {
 	return embedded.Open(embedded.Options{
 		Path: cfg.Conf.Storage.Path, CacheBytes: cfg.Conf.Storage.CacheSize, Log: cfg.Log,
 	})
+}
+
+func lockoutsOf(conf map[string]config.Lockout) map[string]core.Lockout {
+	out := make(map[string]core.Lockout, len(conf))
+	for kind, l := range conf {
+		out[kind] = core.Lockout(l)
+	}
+	return out
 }
 
 // wrappersOf are the keys that open the store without people.

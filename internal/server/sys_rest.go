@@ -32,7 +32,7 @@ func (s *Server) addServerEngines(boot *route.Table, engines map[string]engine.F
 		Policies: policyStore{c, core.ACLPolicy}, Passwords: policyStore{c, core.PasswordPolicy}, Password: drawPassword,
 		Access: access{c}, Leases: ls, LeaseActions: ls, LeaseCounts: ls.counts, LeaseHolder: ls.holder, TidyLeases: ls.tidy,
 		Fence: fences{s}, Seal: func(context.Context) error { return c.SealSoon() }, Keys: keyring{c}, Shares: shares{c},
-		Status: state{s}.Status, Address: s.conf.APIAddr, Wrapping: wrapping{c},
+		Status: state{s}.Status, Address: s.conf.APIAddr, Wrapping: wrapping{c}, LockedUsers: lockedUsers{c},
 		Audit: auditDevices{c}, AuditHeaders: auditDevices{c}, CORS: cors{c},
 		Sanitized: func() wire.Data { return wire.Of(s.conf.Sanitized()) }, Reload: s.reload,
 		Metrics: s.metrics,
@@ -84,6 +84,24 @@ func (w wrapping) Rewrap(ctx context.Context, token secret.String) (*route.WrapI
 func (w wrapping) Lookup(ctx context.Context, token secret.String) (sys.Wrapped, error) {
 	path, created, ttl, err := w.c.WrappingInfo(ctx, token)
 	return sys.Wrapped{Path: path, Created: created, TTL: ttl}, err
+}
+
+// lockedUsers are core's lockouts.
+type lockedUsers struct{ c *core.Core }
+
+var _ sys.LockedUsers = lockedUsers{}
+
+func (l lockedUsers) Locked(ctx context.Context, ns string) ([]sys.LockedUser, error) {
+	list, err := l.c.LockedUsers(ctx, ns)
+	out := make([]sys.LockedUser, len(list))
+	for i, u := range list {
+		out[i] = sys.LockedUser(u)
+	}
+	return out, err
+}
+
+func (l lockedUsers) Unlock(ctx context.Context, ns, accessor, alias string) error {
+	return l.c.UnlockUser(ctx, ns, accessor, alias)
 }
 
 // cors is the stored setting.

@@ -50,6 +50,8 @@ type Config struct {
 
 	Wrapping Wrapping
 
+	LockedUsers LockedUsers
+
 	Audit        AuditDevices
 	AuditHeaders AuditHeaders
 
@@ -144,6 +146,7 @@ func (e *Engine) Routes(t *route.Table) {
 	e.rekeyRoutes(t)
 	e.generateRootRoutes(t)
 	e.wrappingRoutes(t)
+	e.lockedUserRoutes(t)
 	e.toolRoutes(t)
 	e.auditRoutes(t)
 	e.configRoutes(t)

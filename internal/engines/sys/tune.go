@@ -49,10 +49,11 @@ type tuneOut struct {
 	AllowedHeaders     []string          `json:"allowed_response_headers,omitempty"`
 	TokenType          string            `json:"token_type,omitempty"`
 	PluginVersion      string            `json:"plugin_version,omitempty"`
-	Threshold          uint64            `json:"user_lockout_threshold,omitempty"`
-	Duration           wire.TTL          `json:"user_lockout_duration,omitempty"`
-	CounterReset       wire.TTL          `json:"user_lockout_counter_reset_duration,omitempty"`
-	Disable            bool              `json:"user_lockout_disable,omitempty"`
+	// All four, or none where nothing was ever said of them.
+	Threshold    wire.Opt[uint64]   `json:"user_lockout_threshold"`
+	Duration     wire.Opt[wire.TTL] `json:"user_lockout_duration"`
+	CounterReset wire.Opt[wire.TTL] `json:"user_lockout_counter_reset_duration"`
+	Disable      wire.Opt[bool]     `json:"user_lockout_disable"`
 }
 
 func (e *Engine) readTuning(ctx context.Context, req *route.Request, in pathIn) (tuneOut, error) {
@@ -65,15 +66,18 @@ func (e *Engine) readTuning(ctx context.Context, req *route.Request, in pathIn) 
 		return tuneOut{}, errs.New(errs.Invalid, "nothing is mounted at %s", path)
 	}
 	c := m.Config
-	return tuneOut{
+	out := tuneOut{
 		Description: m.Description, DefaultTTL: wire.TTL(m.DefaultTTL), MaxTTL: wire.TTL(m.MaxTTL),
 		ForceNoCache: c.ForceNoCache, Options: m.Options, ListingVisibility: c.ListingVisibility,
 		AuditRequestKeys: c.AuditRequestKeys, AuditResponseKeys: c.AuditResponseKeys,
 		PassthroughHeaders: c.PassthroughHeaders, AllowedHeaders: c.AllowedHeaders,
 		TokenType: m.tokenType(), PluginVersion: c.PluginVersion,
-		Threshold: c.LockoutThreshold, Duration: wire.TTL(c.LockoutDuration),
-		CounterReset: wire.TTL(c.LockoutCounterReset), Disable: c.LockoutDisable,
-	}, nil
+	}
+	if c.hasLockout() {
+		out.Threshold, out.Disable = wire.Some(c.LockoutThreshold), wire.Some(c.LockoutDisable)
+		out.Duration, out.CounterReset = wire.Some(wire.TTL(c.LockoutDuration)), wire.Some(wire.TTL(c.LockoutCounterReset))
+	}
+	return out, nil
 }
 
 type tuneIn struct {
@@ -144,6 +148,9 @@ func (e *Engine) applyTuning(m *Mount, t tuning) error {
 	if l, ok := t.Lockout.Get(); ok {
 		if !m.isAuth() {
 			return errs.New(errs.Invalid, "'user_lockout_config' can only be set for auth methods")
+		}
+		if !slices.Contains([]string{"approle", "ldap", "userpass"}, m.Type) {
+			return errs.New(errs.Invalid, "'user_lockout_config' can be set for approle, ldap and userpass, not for %q", m.Type)
 		}
 		l.Threshold.Apply(&c.LockoutThreshold)
 		l.Disable.Apply(&c.LockoutDisable)
