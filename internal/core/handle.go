@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -269,6 +270,9 @@ func (x *exchange) route(ctx context.Context) error {
 	}
 	if x.ep != nil {
 		x.resp.Form = x.ep.Form
+		if len(x.ep.Headers) > 0 {
+			x.r.Header = x.passedHeader
+		}
 	}
 	return nil
 }
@@ -283,6 +287,9 @@ func (x *exchange) passedHeader(name string) string {
 		if strings.EqualFold(h, name) {
 			return x.req.Header.Get(name)
 		}
+	}
+	if x.ep != nil && slices.Contains(x.ep.Headers, name) {
+		return x.req.Header.Get(name)
 	}
 	return ""
 }
@@ -328,7 +335,8 @@ func (x *exchange) admit(ctx context.Context) error {
 	}
 	x.r.Caller = route.Caller{
 		Token: x.req.Token, Key: t.Key, Accessor: t.Accessor, DisplayName: t.DisplayName,
-		EntityID: x.entityID(), Namespace: t.Namespace, Below: strings.TrimSuffix(x.judged, x.req.Path), Policies: t.Policies, Root: x.set == policy.RootSet(), Batch: t.Type == token.Batch,
+		EntityID: x.entityID(), LoggedIn: t.Created, Namespace: t.Namespace, Below: strings.TrimSuffix(x.judged, x.req.Path),
+		Policies: t.Policies, Root: x.set == policy.RootSet(), Batch: t.Type == token.Batch,
 	}
 	if err := step(ctx, "policy", x.authorise); err != nil {
 		return err

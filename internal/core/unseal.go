@@ -10,6 +10,7 @@ import (
 	"github.com/leasehold/leasehold/internal/audit"
 	"github.com/leasehold/leasehold/internal/audit/outbox"
 	"github.com/leasehold/leasehold/internal/barrier"
+	"github.com/leasehold/leasehold/internal/engine"
 	"github.com/leasehold/leasehold/internal/lane"
 	"github.com/leasehold/leasehold/internal/lease"
 	"github.com/leasehold/leasehold/internal/policy"
@@ -232,6 +233,24 @@ func (u *unsealed) sweep(ctx context.Context) {
 			return
 		case <-tick.C:
 		case <-u.kicked:
+		}
+	}
+}
+
+// sweepEngines lets engines do what of their own has become due.
+func (u *unsealed) sweepEngines(ctx context.Context) {
+	t, err := u.mounts.current(ctx)
+	if err != nil {
+		u.core.log.Error("reading the mounts to sweep them", "error", err)
+		return
+	}
+	for _, m := range t.byPath {
+		s, ok := m.engine.(engine.Sweeper)
+		if !ok || ctx.Err() != nil {
+			continue
+		}
+		if err := s.Sweep(ctx); err != nil && ctx.Err() == nil {
+			u.core.log.Error("an engine's own work is tried again later", "mount", m.Path, "error", err)
 		}
 	}
 }

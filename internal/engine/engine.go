@@ -72,5 +72,14 @@ type Closer interface {
 	Close() error
 }
 
+// Sweeper is an engine with timed work of its own that asks nothing of a
+// foreign system: rows whose time is over, keys to be replaced.
+type Sweeper interface {
+	// Sweep does some of what is due, in time order: one seek finds that there
+	// is nothing. It is called about twice a minute, possibly by several
+	// servers at once, so each step claims its work in its transaction.
+	Sweep(ctx context.Context) error
+}
+
 // Factory makes the engine of one mount. It does no network I/O.
 type Factory func(ctx context.Context, env Env) (Engine, error)

@@ -66,8 +66,9 @@ type Caller struct {
 	Accessor    string
 	DisplayName string
 	EntityID    string
-	Namespace   string // the token's: its id
-	Below       string // the path of the request's namespace seen from the token's; "" in its own
+	LoggedIn    time.Time // when the token was made
+	Namespace   string    // the token's: its id
+	Below       string    // the path of the request's namespace seen from the token's; "" in its own
 	Policies    []string
 	Root        bool // has the root policy of its namespace
 	Batch       bool
