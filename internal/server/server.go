@@ -85,7 +85,7 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 		DefaultTTL: cfg.Conf.DefaultLeaseTTL, MaxTTL: cfg.Conf.MaxLeaseTTL, MaxGap: cfg.Conf.MaxRestartGap, Log: cfg.Log,
 		Lanes: lane.Limits(cfg.Conf.Lanes), Lockouts: lockoutsOf(cfg.Conf.Lockouts),
 	})
-	engines["secret/identity"] = identities(s.core)
+	engines["secret/identity"] = identities(s.core, cfg.Conf.APIAddr)
 	s.addServerEngines(boot, engines)
 	for _, l := range cfg.Conf.Listeners {
 		ln := &listener{Listener: l, handler: s.handler(l)}
@@ -105,8 +105,9 @@ func (s *Server) closeListeners() {
 }
 
 // identities are those of one namespace; their aliases name its mounts.
-func identities(c *core.Core) engine.Factory {
+func identities(c *core.Core, address string) engine.Factory {
 	return identity.Factory(identity.Config{
+		Address: address,
 		Mount: func(ctx context.Context, ns, accessor string) (identity.Mount, bool, error) {
 			m, ok, err := c.MountOf(ctx, ns, accessor)
 			return identity.Mount{Path: m.Path, Type: m.Type, Local: m.Local}, ok, err

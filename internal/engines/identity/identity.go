@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/leasehold/leasehold/internal/engine"
+	"github.com/leasehold/leasehold/internal/engines/identity/oidc"
 	"github.com/leasehold/leasehold/internal/errs"
 	"github.com/leasehold/leasehold/internal/route"
 	"github.com/leasehold/leasehold/internal/storage"
@@ -15,6 +16,9 @@ type Config struct {
 	// Mount finds a mount of a namespace by its accessor; not ok: there is
 	// none, or it is ending.
 	Mount func(ctx context.Context, ns, accessor string) (m Mount, ok bool, err error)
+	// Address is the URL that clients know the server by: the issuer of
+	// identity tokens begins with it.
+	Address string
 }
 
 // Mount is an auth method's mount as aliases tell of it.
@@ -34,18 +38,23 @@ type Engine struct {
 	// indexed are ids by the keys of the index rows of aliases and merged
 	// entities; "" is a row that is not there.
 	indexed *cache[string]
+
+	tokens *oidc.Engine
 }
 
 var (
 	_ engine.Engine   = (*Engine)(nil)
 	_ engine.Identity = (*Engine)(nil)
 	_ engine.Watcher  = (*Engine)(nil)
+	_ engine.Sweeper  = (*Engine)(nil)
 )
 
 // Factory makes the engine of a mount.
 func Factory(cfg Config) engine.Factory {
 	return func(_ context.Context, env engine.Env) (engine.Engine, error) {
-		return &Engine{cfg: cfg, env: env, entities: newCache[*engine.Identified](), indexed: newCache[string]()}, nil
+		e := &Engine{cfg: cfg, env: env, entities: newCache[*engine.Identified](), indexed: newCache[string]()}
+		e.tokens = oidc.New(oidc.Config{Env: env, People: e, Address: cfg.Address})
+		return e, nil
 	}
 }
 
@@ -70,7 +79,12 @@ func (e *Engine) Lost(rev storage.Revision) {
 }
 
 // Routes declares the engine's endpoints.
-func (e *Engine) Routes(*route.Table) {}
+func (e *Engine) Routes(t *route.Table) {
+	e.tokens.Routes(t)
+}
+
+// Sweep implements engine.Sweeper.
+func (e *Engine) Sweep(ctx context.Context) error { return e.tokens.Sweep(ctx) }
 
 // mount finds the mount that an alias is to be of.
 func (e *Engine) mount(ctx context.Context, accessor string) (Mount, error) {
