@@ -78,6 +78,7 @@ type Config struct {
 
 	Lanes     Lanes
 	Telemetry Telemetry
+	Tracing   Tracing
 }
 
 // Lockout says when users of an auth method are locked out for failing to log

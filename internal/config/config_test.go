@@ -223,6 +223,9 @@ func TestRefused(t *testing.T) {
 		{"listener \"tcp\" {\n  tls_disable = 1\n  adress = \"a:1\"\n}", `x:3:3: unknown key "adress" in listener tcp; did you mean address?`},
 		{`storage "embedded" { path = "a" foo = 1 }`, `x:1:33: unknown key "foo" in storage embedded`},
 		{`telemetry { nothing_like_it = 1 }`, `in telemetry`},
+		{`tracing { sample_ratio = 2 }`, `sample_ratio must be a number over 0, and at most 1, not "2"`},
+		{`tracing { endpoint = "collector:4318" }`, `endpoint must be a URL such as http://127.0.0.1:4318`},
+		{`tracing { endpoint = "http://me:hunter2@collector:4318" }`, `without a user`},
 		{`{"ui": true, "uu": false}`, `x:1:14: unknown key "uu"; did you mean ui?`},
 		{"{\n \"listener\": {\"tcp\": {\n  \"adress\": \"a:1\"}}}", `x:3:3: unknown key "adress"`},
 

@@ -10,7 +10,7 @@ func Keys() map[string][]string {
 	out := map[string][]string{}
 	for block, keys := range map[string]interface{ keys() []string }{
 		"top": topFields, "storage": storageFields, "listener": listenerFields, "seal": sealFields, "lanes": laneFields,
-		"telemetry": telemetryFields, "user_lockout": lockoutFields,
+		"telemetry": telemetryFields, "tracing": tracingFields, "user_lockout": lockoutFields,
 	} {
 		out[block] = keys.keys()
 	}

@@ -51,6 +51,7 @@ var topFields = fields[Config]{
 	"lanes":            inner(laneFields, func(c *Config) *Lanes { return &c.Lanes }),
 
 	"telemetry":    inner(telemetryFields, func(c *Config) *Telemetry { return &c.Telemetry }),
+	"tracing":      inner(tracingFields, func(c *Config) *Tracing { return &c.Tracing }),
 	"user_lockout": readLockouts,
 
 	"cluster_addr":                          unused[Config](oneProcess),

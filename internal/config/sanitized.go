@@ -30,6 +30,7 @@ type Sanitized struct {
 	Seals                     []SanitizedSeal     `json:"seals"`
 	Storage                   SanitizedStorage    `json:"storage"`
 	Telemetry                 SanitizedTelemetry  `json:"telemetry"`
+	Tracing                   SanitizedTracing    `json:"tracing"`
 }
 
 // SanitizedLanes shows Lanes.
@@ -74,6 +75,13 @@ type SanitizedTelemetry struct {
 	PrometheusRetentionTime int64  `json:"prometheus_retention_time"`
 }
 
+// SanitizedTracing shows Tracing.
+type SanitizedTracing struct {
+	Endpoint    string  `json:"endpoint"`
+	ServiceName string  `json:"service_name"`
+	SampleRatio float64 `json:"sample_ratio"`
+}
+
 // Sanitized is the configuration without what must not be shown.
 func (c *Config) Sanitized() Sanitized {
 	s := Sanitized{
@@ -91,6 +99,7 @@ func (c *Config) Sanitized() Sanitized {
 			DisableHostname: true, MetricsPrefix: c.Telemetry.MetricsPrefix,
 			PrometheusRetentionTime: seconds(c.Telemetry.PrometheusRetention),
 		},
+		Tracing: SanitizedTracing{c.Tracing.Endpoint, c.Tracing.Service, c.Tracing.Ratio},
 	}
 	for _, l := range c.Listeners {
 		lc := SanitizedListenerConfig{

@@ -19,7 +19,7 @@ import (
 func (s *Server) handler(l config.Listener) *httpapi.Handler {
 	conf := httpapi.Config{
 		Core: s.core, MaxBody: l.MaxRequestSize, MaxDuration: l.MaxRequestDuration, MaxDepth: l.MaxJSONDepth,
-		CORS: s.crossOrigin, Headers: s.headers(l), RequireHeader: l.RequireRequestHeader, Done: s.answered,
+		CORS: s.crossOrigin, Headers: s.headers(l), RequireHeader: l.RequireRequestHeader, Done: s.answered, Trace: s.tracer,
 		Redact: route.Redact{Addresses: l.RedactAddresses, ClusterName: l.RedactClusterName, Version: l.RedactVersion},
 	}
 	if conf.MaxDuration == 0 {

@@ -30,7 +30,7 @@ func (s *Server) Run(ctx context.Context) error {
 	if s.conf.PIDFile != "" {
 		if err := os.WriteFile(s.conf.PIDFile, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil {
 			s.closeListeners()
-			return errors.Join(fmt.Errorf("writing pid_file: %w", err), s.store.Close())
+			return errors.Join(fmt.Errorf("writing pid_file: %w", err), s.store.Close(), s.tracer.Close())
 		}
 		defer os.Remove(s.conf.PIDFile)
 	}
@@ -53,7 +53,16 @@ func (s *Server) Run(ctx context.Context) error {
 	ended := make(chan error, 1)
 	go func() { // outlived by Run only where it does not end, and then by nothing
 		err := g.Wait()
-		ended <- errors.Join(err, s.store.Close())
+		sent := make(chan struct{})
+		go func() {
+			defer close(sent)
+			if terr := s.tracer.Close(); terr != nil { // within a second
+				s.cfg.Log.Warn("the last spans were not sent", "error", terr)
+			}
+		}()
+		err = errors.Join(err, s.store.Close())
+		<-sent
+		ended <- err
 	}()
 	<-gctx.Done()
 	late := time.NewTimer(stopWithin)

@@ -23,6 +23,8 @@ import (
 	"github.com/leasehold/leasehold/internal/storage"
 	"github.com/leasehold/leasehold/internal/storage/embedded"
 	"github.com/leasehold/leasehold/internal/storage/mem"
+	"github.com/leasehold/leasehold/internal/storage/traced"
+	"github.com/leasehold/leasehold/internal/trace"
 )
 
 // Config is what New needs.
@@ -42,6 +44,7 @@ type Server struct {
 	cfg       Config
 	conf      *config.Config
 	store     storage.Backend
+	tracer    *trace.Tracer // nil: nothing is traced
 	core      *core.Core
 	metrics   *figures
 	listeners []*listener
@@ -71,9 +74,12 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, s.store.Close())
+			err = errors.Join(err, s.store.Close(), s.tracer.Close())
 		}
 	}()
+	if s.tracer, err = tracerOf(ctx, cfg); err != nil {
+		return nil, err
+	}
 	boot := route.NewTable()
 	engines := map[string]engine.Factory{
 		"secret/cubbyhole": cubbyhole.New,
@@ -81,7 +87,7 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 		"secret/kv":        kv.New,
 	}
 	s.core = core.New(core.Config{
-		Store: s.store, Engines: engines, Boot: boot, Seal: core.SealConfig{Wrappers: wrappers}, Devices: makeDevice,
+		Store: s.traced(s.store), Engines: engines, Boot: boot, Seal: core.SealConfig{Wrappers: wrappers}, Devices: makeDevice,
 		DefaultTTL: cfg.Conf.DefaultLeaseTTL, MaxTTL: cfg.Conf.MaxLeaseTTL, MaxGap: cfg.Conf.MaxRestartGap, Log: cfg.Log,
 		Lanes: lane.Limits(cfg.Conf.Lanes), Lockouts: lockoutsOf(cfg.Conf.Lockouts),
 	})
@@ -130,6 +136,21 @@ func lockoutsOf(conf map[string]config.Lockout) map[string]core.Lockout {
 		out[kind] = core.Lockout(l)
 	}
 	return out
+}
+
+// tracerOf sends traces where the configuration or the environment says so,
+// and is nil where neither does.
+func tracerOf(ctx context.Context, cfg Config) (*trace.Tracer, error) {
+	c := cfg.Conf.Tracing
+	return trace.New(ctx, trace.Config{Endpoint: c.Endpoint, Service: c.Service, Ratio: c.Ratio, Version: cfg.Version, Log: cfg.Log})
+}
+
+// traced shows the store's writes in traces, where there are any.
+func (s *Server) traced(store storage.Backend) storage.Backend {
+	if s.tracer == nil {
+		return store
+	}
+	return traced.New(store)
 }
 
 // wrappersOf are the keys that open the store without people.

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/leasehold/leasehold/internal/trace"
 )
 
 // message is a transaction sent as one text and answered as one: BEGIN, the
@@ -16,7 +18,8 @@ import (
 // be attributed by its place and not by its words.
 type message struct {
 	b     strings.Builder
-	count int // statements so far
+	count int      // statements so far
+	kinds []string // of the statements, for a trace; nil while nothing is traced
 }
 
 // begin starts the transaction. Whatever blocks gives up before the deadline,
@@ -41,6 +44,9 @@ func (m *message) add(sql string) int {
 	// The break ends a comment at the statement's end.
 	m.b.WriteString("\n;\n")
 	m.count++
+	if trace.On() {
+		m.kinds = append(m.kinds, kindOf(sql))
+	}
 	return m.count - 1
 }
 
@@ -72,7 +78,8 @@ func (m *message) send(ctx context.Context, c *pgconn.PgConn) (at int, err error
 	if c.IsClosed() || ctx.Err() != nil {
 		return 0, &notSent{errors.Join(pgconn.ErrConnClosed, ctx.Err())}
 	}
-	r := c.Exec(ctx, m.b.String())
+	sctx, span := call(ctx, "sql transaction", m.kinds)
+	r := c.Exec(sctx, m.b.String())
 	for r.NextResult() {
 		if _, rerr := r.ResultReader().Close(); rerr != nil {
 			break // the reader below has it too
@@ -80,6 +87,7 @@ func (m *message) send(ctx context.Context, c *pgconn.PgConn) (at int, err error
 		at++
 	}
 	err = r.Close()
+	span.End(err)
 	var pe *pgconn.PgError
 	if errors.As(err, &pe) && !fatal(pe) && c.TxStatus() != 'I' {
 		if _, rerr := c.Exec(ctx, "ROLLBACK").ReadAll(); rerr != nil {
@@ -126,7 +134,9 @@ func array(items []string) []byte {
 
 // rows runs one of our questions, with one array as its parameter.
 func rows(ctx context.Context, c *pgconn.PgConn, sql string, items []string) ([][]string, error) {
+	ctx, span := call(ctx, "sql query", []string{kindOf(sql)})
 	res := c.ExecParams(ctx, sql, [][]byte{array(items)}, nil, nil, nil).Read()
+	span.End(res.Err)
 	if res.Err != nil {
 		return nil, res.Err
 	}

@@ -222,7 +222,9 @@ func (t *Target) clean(c *pgx.Conn) bool {
 
 // acquire gives a connection to the server with an identity ("" takes any),
 // ready to write. Its errors are known failures: nothing was sent.
-func (t *Target) acquire(ctx context.Context, pool *pgxpool.Pool, identity string) (*pgxpool.Conn, *session, error) {
+func (t *Target) acquire(ctx context.Context, pool *pgxpool.Pool, identity string) (_ *pgxpool.Conn, _ *session, err error) {
+	ctx, span := call(ctx, "sql connection", nil)
+	defer func() { span.End(err) }()
 	for {
 		pw := t.password()
 		conn, err := pool.Acquire(ctx)
