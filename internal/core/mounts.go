@@ -261,11 +261,16 @@ func (u *unsealed) load(m *Mount, s *space, have *mounted) *mounted {
 		u.core.log.Error("a mount has no engine", "mount", m.Path, "type", m.Type)
 		return n
 	}
+	hash, err := u.store.KeyedHash("mount/" + m.ID)
+	if err != nil {
+		n.err = err // sealed meanwhile
+		return n
+	}
 	ctx, cancel := context.WithCancel(u.ctx)
 	slice := m.slice()
 	e, err := factory(ctx, engine.Env{
 		MountID: m.ID, Namespace: m.Namespace, Type: m.Type, Options: m.Options,
-		Store: storage.Prefix(u.store, slice), Key: func(rel string) string { return slice + rel },
+		Store: storage.Prefix(u.store, slice), Key: func(rel string) string { return slice + rel }, Hash: hash,
 		Lanes: u.lanes, Origin: u.origin, Now: u.core.cfg.Now, Rand: rand.Reader,
 		Log: u.core.log.With("mount", m.Path),
 		Password: func(ctx context.Context, name string) (secret.String, error) {

@@ -29,6 +29,9 @@ type Env struct {
 	Store storage.Backend
 	// Key gives the full key of one of the slice, for Grant.Live.
 	Key func(rel string) string
+	// Hash is this mount's keyed one-way function: by it a secret is found
+	// that is not stored.
+	Hash func(string) [32]byte
 	// Lanes runs creations under their target's limits.
 	Lanes *lane.Set
 	// Origin is what the marks of this store begin with.

@@ -22,6 +22,7 @@ type Renewer interface {
 // request that asks for it.
 type Renewal struct {
 	Internal    wire.Object // Auth.Internal of the login
+	Policies    []string    // of the token, for a method that lets it keep them
 	Metadata    map[string]string
 	DisplayName string
 	Remote      netip.Addr

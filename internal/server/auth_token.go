@@ -98,19 +98,22 @@ func (t tokens) counted(ctx context.Context, s *token.Store, out authtoken.Token
 	return out, err
 }
 
-// Renew extends a token within what the mount that made it allows now.
-func (t tokens) Renew(ctx context.Context, old authtoken.Token, increment time.Duration, role authtoken.RoleLimits) (authtoken.Token, bool, error) {
+// Renew extends a token within what the method that made it allows now.
+func (t tokens) Renew(ctx context.Context, old authtoken.Token, increment time.Duration, role authtoken.RoleLimits, by *route.Request) (authtoken.Token, bool, error) {
 	s, err := t.c.Tokens()
 	if err != nil {
 		return authtoken.Token{}, false, err
 	}
-	limits := token.Limits{Period: role.Period, ExplicitMaxTTL: role.ExplicitMaxTTL}
-	m, ok, err := t.c.MountAt(ctx, old.Namespace, old.Path, false)
+	e, err := s.LookupKey(ctx, old.Key)
 	if err != nil {
 		return authtoken.Token{}, false, err
 	}
-	if ok {
-		limits.DefaultTTL, limits.MaxTTL = t.c.TTLs(m)
+	limits, err := t.c.RenewalLimits(ctx, e, by)
+	if err != nil {
+		return authtoken.Token{}, false, err
+	}
+	if role != (authtoken.RoleLimits{}) {
+		limits.Period, limits.ExplicitMaxTTL = role.Period, role.ExplicitMaxTTL
 	}
 	e, capped, err := s.Renew(ctx, old.Key, increment, limits)
 	if err != nil {

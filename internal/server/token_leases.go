@@ -9,6 +9,7 @@ import (
 
 	"github.com/leasehold/leasehold/internal/errs"
 	"github.com/leasehold/leasehold/internal/lease"
+	"github.com/leasehold/leasehold/internal/route"
 	"github.com/leasehold/leasehold/internal/token"
 )
 
@@ -61,13 +62,9 @@ func (l leases) renewToken(ctx context.Context, ns string, id lease.ID, incremen
 	if e.Role != "" {
 		return lease.Renewed{}, errs.New(errs.Invalid, "the token was made by a role, whose limits count: renew it at auth/token/renew-accessor")
 	}
-	var limits token.Limits
-	m, ok, err := l.c.MountAt(ctx, ns, e.Path, false)
+	limits, err := l.c.RenewalLimits(ctx, e, &route.Request{})
 	if err != nil {
 		return lease.Renewed{}, err
-	}
-	if ok {
-		limits.DefaultTTL, limits.MaxTTL = l.c.TTLs(m)
 	}
 	e, capped, err := s.Renew(ctx, key, increment, limits)
 	if err != nil {

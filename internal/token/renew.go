@@ -16,6 +16,9 @@ type Limits struct {
 	// Period and ExplicitMaxTTL are what its role says now; zero leaves the
 	// token's own.
 	Period, ExplicitMaxTTL time.Duration
+	// Login says that the token is of a login: then Period, and DefaultTTL
+	// where no increment was asked for, are what its method grants now.
+	Login bool
 }
 
 // Renew extends a service token from now by increment, or by what it was given
@@ -46,12 +49,14 @@ func (s *Store) Renew(ctx context.Context, key string, increment time.Duration, 
 		}
 		ttl := increment
 		period := e.Period
-		if lim.Period > 0 {
+		if lim.Period > 0 || lim.Login {
 			period = lim.Period
 		}
 		switch {
 		case period > 0:
 			ttl = lesser(period, lim.MaxTTL)
+		case ttl <= 0 && lim.Login:
+			ttl = lim.DefaultTTL
 		case ttl <= 0 && e.Given > 0:
 			ttl = e.Given
 		case ttl <= 0 && e.TTL > 0:

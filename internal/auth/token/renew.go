@@ -64,7 +64,7 @@ func (e *Engine) extend(ctx context.Context, req *route.Request, t Token, increm
 		}
 		limits = RoleLimits{Period: r.Period, ExplicitMaxTTL: r.ExplicitMaxTTL}
 	}
-	renewed, capped, err := e.cfg.Lifecycle.Renew(ctx, t, increment, limits)
+	renewed, capped, err := e.cfg.Lifecycle.Renew(ctx, t, increment, limits, req)
 	if err != nil {
 		return nil, err
 	}

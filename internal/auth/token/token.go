@@ -28,9 +28,9 @@ type Tokens interface {
 // Lifecycle renews, ends and lists tokens, by their keys.
 type Lifecycle interface {
 	// Renew extends a token from now by increment, or by what it was given
-	// last where that is zero, within what its role says now. capped says
-	// that its maximum cut that.
-	Renew(ctx context.Context, t Token, increment time.Duration, role RoleLimits) (renewed Token, capped bool, err error)
+	// last where that is zero, within what its role or auth method says now.
+	// by is the request that asks. capped says that its maximum cut that.
+	Renew(ctx context.Context, t Token, increment time.Duration, role RoleLimits, by *route.Request) (renewed Token, capped bool, err error)
 	// Revoke ends a token with all below it. One that is gone is no error.
 	Revoke(ctx context.Context, key string) error
 	// RevokeOrphan ends a token and leaves its children without a parent.

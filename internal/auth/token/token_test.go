@@ -62,7 +62,7 @@ func (b *book) ByAccessor(_ context.Context, _, accessor string) (token.Token, e
 	return token.Token{}, errs.New(errs.Invalid, "invalid accessor")
 }
 
-func (b *book) Renew(_ context.Context, t token.Token, increment time.Duration, role token.RoleLimits) (token.Token, bool, error) {
+func (b *book) Renew(_ context.Context, t token.Token, increment time.Duration, role token.RoleLimits, _ *route.Request) (token.Token, bool, error) {
 	if role.Period > 0 {
 		increment = role.Period
 	}
