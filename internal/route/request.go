@@ -154,6 +154,9 @@ type Auth struct {
 	Groups []string
 	// Internal is kept with the token for the method's own renewal check.
 	Internal wire.Object
+	// Held is a login that waited for its second factors and has them now, as
+	// core wrote it. All else is then empty.
+	Held []byte
 }
 
 // Alias is a name that an auth method's mount knows somebody by.
@@ -185,8 +188,28 @@ type TokenReply struct {
 	EntityID         string            `json:"entity_id"`
 	TokenType        string            `json:"token_type"`
 	Orphan           bool              `json:"orphan"`
-	MFARequirement   *None             `json:"mfa_requirement"`
+	MFARequirement   *MFARequirement   `json:"mfa_requirement"`
 	NumUses          int               `json:"num_uses"`
+}
+
+// MFARequirement stands in the auth part in place of a token: the login waits
+// for second factors, which sys/mfa/validate takes.
+type MFARequirement struct {
+	RequestID   string                   `json:"mfa_request_id"`
+	Constraints map[string]MFAConstraint `json:"mfa_constraints"`
+}
+
+// MFAConstraint is met by any of its methods.
+type MFAConstraint struct {
+	Any []MFAMethod `json:"any"`
+}
+
+// MFAMethod is one way to show a second factor.
+type MFAMethod struct {
+	Type         string `json:"type"`
+	ID           string `json:"id"`
+	UsesPasscode bool   `json:"uses_passcode"`
+	Name         string `json:"name"`
 }
 
 // Whole is the answer of an endpoint that gives back an envelope made before,

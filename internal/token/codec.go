@@ -93,6 +93,13 @@ func encode(e *Entry) []byte {
 	return appendString(b, string(e.Internal))
 }
 
+// Encode is e as a row holds it, for who keeps the entry of a token that is
+// not made yet.
+func Encode(e *Entry) []byte { return encode(e) }
+
+// Decode reads what Encode wrote.
+func Decode(b []byte) (*Entry, error) { return decode("of a token to be", b) }
+
 // decode reads a stored Entry. key names the row in errors.
 func decode(key string, b []byte) (*Entry, error) {
 	if len(b) < 2 {
