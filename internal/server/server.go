@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"sync/atomic"
 
+	"github.com/leasehold/leasehold/internal/auth/cert"
 	"github.com/leasehold/leasehold/internal/config"
 	"github.com/leasehold/leasehold/internal/core"
 	"github.com/leasehold/leasehold/internal/engine"
@@ -82,6 +83,7 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 	}
 	boot := route.NewTable()
 	engines := map[string]engine.Factory{
+		"auth/cert":        cert.New,
 		"secret/cubbyhole": cubbyhole.New,
 		"secret/database":  database.New,
 		"secret/kv":        kv.New,
