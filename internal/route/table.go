@@ -43,10 +43,19 @@ func (p *Params) list() []wire.Param { return p.kv[:p.n] }
 type Table struct {
 	root node
 	all  []*Endpoint
+	also []Option // of what With declares
 }
 
 // NewTable makes an empty table.
 func NewTable() *Table { return &Table{} }
+
+// With declares endpoints that have further options in common.
+func (t *Table) With(declare func(t *Table), opts ...Option) {
+	before := t.also
+	t.also = slices.Concat(before, opts)
+	declare(t)
+	t.also = before
+}
 
 type node struct {
 	literals []child
@@ -78,7 +87,7 @@ type bound struct {
 }
 
 func (t *Table) add(e *Endpoint, opts []Option) {
-	for _, o := range opts {
+	for _, o := range slices.Concat(opts, t.also) {
 		o(e)
 	}
 	b := &bound{ep: e}

@@ -77,6 +77,9 @@ func (t tokens) ByAccessor(ctx context.Context, ns, accessor string) (authtoken.
 	if err != nil {
 		return authtoken.Token{}, err
 	}
+	if ns, err = namedIn(ctx, t.c, ns, token.NamespaceOf(accessor)); err != nil {
+		return authtoken.Token{}, err
+	}
 	key, e, err := s.ByAccessor(ctx, ns, accessor)
 	if err != nil {
 		return authtoken.Token{}, err
@@ -84,9 +87,18 @@ func (t tokens) ByAccessor(ctx context.Context, ns, accessor string) (authtoken.
 	return t.counted(ctx, s, tokenOut(key, secret.String{}, e))
 }
 
-// counted puts the uses left in place of those it was made with. In its last
-// use a token has none left, which is not the same as no limit.
+// counted puts the uses left in place of those it was made with, and names the
+// namespace. In its last use a token has none left, which is not the same as no
+// limit.
 func (t tokens) counted(ctx context.Context, s *token.Store, out authtoken.Token) (authtoken.Token, error) {
+	path, ok, err := t.c.NamespaceBelow(ctx, token.RootNamespace, out.Namespace)
+	if err == nil && !ok {
+		err = token.ErrInvalid // it has ended at this moment
+	}
+	if err != nil {
+		return authtoken.Token{}, err
+	}
+	out.NamespacePath = path
 	if out.NumUses == 0 || out.Batch {
 		return out, nil
 	}

@@ -18,11 +18,22 @@ var (
 	_ sys.LeaseActions = leases{}
 )
 
+// of gives the leases, and the namespace of the one with an id: who may ask in
+// a namespace may name the leases of those below it.
+func (l leases) of(ctx context.Context, ns string, id lease.ID) (*lease.Store, string, error) {
+	s, err := l.c.Leases()
+	if err != nil {
+		return nil, "", err
+	}
+	ns, err = namedIn(ctx, l.c, ns, lease.NamespaceOf(id))
+	return s, ns, err
+}
+
 func (l leases) Lookup(ctx context.Context, ns string, id lease.ID) (lease.Info, error) {
 	if isTokenPath(string(id)) {
 		return l.lookupToken(ctx, ns, id)
 	}
-	s, err := l.c.Leases()
+	s, ns, err := l.of(ctx, ns, id)
 	if err != nil {
 		return lease.Info{}, err
 	}
@@ -56,7 +67,7 @@ func (l leases) Renew(ctx context.Context, ns string, id lease.ID, increment tim
 	if isTokenPath(string(id)) {
 		return l.renewToken(ctx, ns, id, increment)
 	}
-	s, err := l.c.Leases()
+	s, ns, err := l.of(ctx, ns, id)
 	if err != nil {
 		return lease.Renewed{}, err
 	}
@@ -67,7 +78,7 @@ func (l leases) Revoke(ctx context.Context, ns string, id lease.ID, cause lease.
 	if isTokenPath(string(id)) {
 		return lease.Pending{}, l.revokeToken(ctx, ns, id)
 	}
-	s, err := l.c.Leases()
+	s, ns, err := l.of(ctx, ns, id)
 	if err != nil {
 		return lease.Pending{}, err
 	}

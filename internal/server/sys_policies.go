@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/leasehold/leasehold/internal/core"
 	"github.com/leasehold/leasehold/internal/engines/sys"
@@ -11,6 +12,7 @@ import (
 	"github.com/leasehold/leasehold/internal/policy"
 	"github.com/leasehold/leasehold/internal/policy/password"
 	"github.com/leasehold/leasehold/internal/secret"
+	"github.com/leasehold/leasehold/internal/token"
 	"github.com/leasehold/leasehold/internal/wire"
 )
 
@@ -94,12 +96,31 @@ func (a access) set(ctx context.Context, text secret.String, from netip.Addr) (*
 	return a.c.SetOf(ctx, t.Entry)
 }
 
-func (a access) Of(ctx context.Context, text secret.String, from netip.Addr) (sys.Rights, error) {
+// rightsIn are a set's rights in a namespace that is the token's or below it.
+type rightsIn struct {
+	set   *policy.Set
+	below string // the namespace's path seen from the token's
+}
+
+func (r rightsIn) Capabilities(path string) []string {
+	return r.set.Capabilities(r.below + strings.TrimLeft(path, "/"))
+}
+
+func (r rightsIn) Reaches(mount string) bool { return r.set.Reaches(r.below + mount) }
+
+func (a access) Of(ctx context.Context, ns string, text secret.String, from netip.Addr) (sys.Rights, error) {
+	below, ok, err := a.c.NamespaceBelow(ctx, token.NamespaceOf(text.Reveal()), ns)
+	if err != nil {
+		return nil, err
+	}
+	if !ok {
+		return nil, errs.New(errs.Denied, "permission denied")
+	}
 	s, err := a.set(ctx, text, from)
 	if err != nil {
 		return nil, err
 	}
-	return s, nil
+	return rightsIn{s, below}, nil
 }
 
 func (a access) OfAccessor(ctx context.Context, ns, accessor string) (sys.Rights, error) {
@@ -115,7 +136,7 @@ func (a access) OfAccessor(ctx context.Context, ns, accessor string) (sys.Rights
 	if err != nil {
 		return nil, err
 	}
-	return s, nil
+	return rightsIn{set: s}, nil
 }
 
 func (a access) Resultant(ctx context.Context, text secret.String) (wire.Data, error) {

@@ -12,6 +12,7 @@ import (
 	"github.com/leasehold/leasehold/internal/route"
 	"github.com/leasehold/leasehold/internal/secret"
 	"github.com/leasehold/leasehold/internal/storage"
+	"github.com/leasehold/leasehold/internal/token"
 	"github.com/leasehold/leasehold/internal/wire"
 )
 
@@ -29,6 +30,7 @@ func (s *Server) addServerEngines(boot *route.Table, engines map[string]engine.F
 	ls := leases{c}
 	engines["secret/system"] = sys.Factory(sys.Config{
 		Version: version, Mounts: mountTable{c}, MountTable: mountTable{c}, MaxTTL: s.conf.MaxLeaseTTL,
+		Namespaces: namespaces{c}, NamespaceTable: namespaces{c}, NamespaceLocks: namespaces{c},
 		Policies: policyStore{c, core.ACLPolicy}, Passwords: policyStore{c, core.PasswordPolicy}, Password: drawPassword,
 		Access: access{c}, Leases: ls, LeaseActions: ls, LeaseCounts: ls.counts, LeaseHolder: ls.holder, TidyLeases: ls.tidy,
 		Fence: fences{s}, Seal: func(context.Context) error { return c.SealSoon() }, Keys: keyring{c}, Shares: shares{c},
@@ -73,16 +75,35 @@ type wrapping struct{ c *core.Core }
 
 var _ sys.Wrapping = wrapping{}
 
-func (w wrapping) Unwrap(ctx context.Context, token secret.String) (*route.Whole, error) {
-	return w.c.Unwrap(ctx, token)
+// reach refuses a wrapping token of a namespace that is not the one that asks
+// or below it.
+func (w wrapping) reach(ctx context.Context, ns string, text secret.String) error {
+	in, err := namedIn(ctx, w.c, ns, token.NamespaceOf(text.Reveal()))
+	if err == nil && in != token.NamespaceOf(text.Reveal()) {
+		err = errs.New(errs.Invalid, "wrapping token is not valid here: it is of another namespace; ask in that one")
+	}
+	return err
 }
 
-func (w wrapping) Rewrap(ctx context.Context, token secret.String) (*route.WrapInfo, error) {
-	return w.c.Rewrap(ctx, token)
+func (w wrapping) Unwrap(ctx context.Context, ns string, text secret.String) (*route.Whole, error) {
+	if err := w.reach(ctx, ns, text); err != nil {
+		return nil, err
+	}
+	return w.c.Unwrap(ctx, text)
 }
 
-func (w wrapping) Lookup(ctx context.Context, token secret.String) (sys.Wrapped, error) {
-	path, created, ttl, err := w.c.WrappingInfo(ctx, token)
+func (w wrapping) Rewrap(ctx context.Context, ns string, text secret.String) (*route.WrapInfo, error) {
+	if err := w.reach(ctx, ns, text); err != nil {
+		return nil, err
+	}
+	return w.c.Rewrap(ctx, text)
+}
+
+func (w wrapping) Lookup(ctx context.Context, ns string, text secret.String) (sys.Wrapped, error) {
+	if err := w.reach(ctx, ns, text); err != nil {
+		return sys.Wrapped{}, err
+	}
+	path, created, ttl, err := w.c.WrappingInfo(ctx, text)
 	return sys.Wrapped{Path: path, Created: created, TTL: ttl}, err
 }
 

@@ -202,6 +202,14 @@ func (m *making) policies() error {
 	asked := cleanPolicies(m.in.Policies, false)
 	parent := m.parent.Policies
 	addDefault := false
+	if m.abroad() {
+		// The parent's names mean other policies here. None is handed down, and
+		// it takes sudo on the way here, or a role, to give any.
+		if m.role == nil && !m.sudo {
+			return errs.New(errs.Invalid, "root or sudo privileges required to create a token of a namespace below one's own")
+		}
+		parent = nil
+	}
 	switch {
 	case m.role != nil && m.role.rules():
 		list, err := m.role.choose(asked, parent, m.in.NoDefaultPolicy)
@@ -209,6 +217,8 @@ func (m *making) policies() error {
 			return err
 		}
 		asked = list
+	case len(asked) == 0 && m.abroad():
+		addDefault = !m.in.NoDefaultPolicy
 	case len(asked) == 0:
 		// All of the parent's, default only if it has that.
 		asked = parent
@@ -235,8 +245,8 @@ func (m *making) policies() error {
 	if !slices.Contains(m.t.Policies, rootPolicy) {
 		return nil
 	}
-	// Sudo on this path must not become root.
-	if !slices.Contains(parent, rootPolicy) {
+	// Sudo on this path must not become root. Who is root is so below, too.
+	if !slices.Contains(m.parent.Policies, rootPolicy) {
 		return errs.New(errs.Invalid, "root tokens may not be created without parent token being root")
 	}
 	if m.t.Batch {
@@ -244,6 +254,9 @@ func (m *making) policies() error {
 	}
 	return nil
 }
+
+// abroad reports whether the token is to be of a namespace below its maker's.
+func (m *making) abroad() bool { return m.parent.NamespacePath != m.req.Mount.NamespacePath }
 
 // subset reports whether a token with the policies have may give away those
 // asked for.
@@ -294,7 +307,9 @@ func (m *making) family(orphan bool) error {
 		m.t.Parent = ""
 		return nil
 	}
-	m.t.EntityID = m.parent.EntityID
+	if !m.abroad() {
+		m.t.EntityID = m.parent.EntityID // its own namespace knows the entity, others do not
+	}
 	if m.role == nil {
 		// A role may let its tokens be used elsewhere; nothing else may.
 		m.t.BoundCIDRs = m.parent.BoundCIDRs

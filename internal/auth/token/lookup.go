@@ -3,6 +3,7 @@ package token
 import (
 	"context"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/leasehold/leasehold/internal/errs"
@@ -35,6 +36,7 @@ type lookupOut struct {
 	BoundCIDRs     []netip.Prefix    `json:"bound_cidrs,omitempty"`
 	LastRenewal    *time.Time        `json:"last_renewal,omitempty"`
 	LastRenewalAt  int64             `json:"last_renewal_time,omitempty"`
+	NamespacePath  string            `json:"namespace_path,omitempty"`
 }
 
 func (e *Engine) tell(t Token) lookupOut {
@@ -44,6 +46,7 @@ func (e *Engine) tell(t Token) lookupOut {
 		CreationTime: t.Created.Unix(), CreationTTL: wire.TTL(t.TTL), ExpireTime: t.Expires, IssueTime: t.Created,
 		TTL: wire.TTL(e.left(t)), ExplicitMaxTTL: wire.TTL(t.ExplicitMaxTTL), EntityID: t.EntityID,
 		Type: typeService, Renewable: t.Renewable, Role: t.Role, Period: wire.TTL(t.Period), BoundCIDRs: t.BoundCIDRs,
+		NamespacePath: t.NamespacePath,
 	}
 	if t.Batch {
 		out.Type = typeBatch
@@ -79,11 +82,21 @@ func (e *Engine) lookupSelf(ctx context.Context, req *route.Request, _ tokenIn) 
 	return e.tell(t), nil
 }
 
+// named finds the token that a request names. One of a namespace that is not
+// the request's or below it is as unknown as any, unless it is the caller's.
+func (e *Engine) named(ctx context.Context, req *route.Request, text secret.String) (Token, error) {
+	t, err := e.cfg.Tokens.Lookup(ctx, text)
+	if err == nil && !strings.HasPrefix(t.NamespacePath, req.Mount.NamespacePath) && !text.Equal(req.Caller.Token) {
+		return Token{}, errs.New(errs.Denied, "permission denied: the token is of another namespace")
+	}
+	return t, err
+}
+
 func (e *Engine) lookup(ctx context.Context, req *route.Request, in tokenIn) (lookupOut, error) {
 	if in.Token.IsZero() {
 		return e.lookupSelf(ctx, req, in)
 	}
-	t, err := e.cfg.Tokens.Lookup(ctx, in.Token)
+	t, err := e.named(ctx, req, in.Token)
 	if errs.Is(err, errs.Denied) {
 		err = errs.Wrap(errs.Denied, err, "bad token")
 	}

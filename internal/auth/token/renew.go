@@ -28,7 +28,7 @@ func (e *Engine) renew(ctx context.Context, req *route.Request, in renewIn) (*ro
 	if in.Token.IsZero() {
 		return nil, errs.New(errs.Invalid, "missing token ID")
 	}
-	t, err := e.cfg.Tokens.Lookup(ctx, in.Token)
+	t, err := e.named(ctx, req, in.Token)
 	if errs.Is(err, errs.Denied) {
 		err = errs.Wrap(errs.Invalid, err, "token not found")
 	}
@@ -54,6 +54,9 @@ func (e *Engine) extend(ctx context.Context, req *route.Request, t Token, increm
 		return nil, errs.New(errs.Invalid, "lease is not renewable")
 	}
 	var limits RoleLimits
+	if t.Role != "" && t.NamespacePath != req.Mount.NamespacePath {
+		return nil, errs.New(errs.Invalid, "the token was made by a role of namespace %q, whose limits count: renew it there", t.NamespacePath)
+	}
 	if t.Role != "" {
 		r, err := e.role(ctx, t.Role)
 		if err != nil {

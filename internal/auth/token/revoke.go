@@ -12,11 +12,11 @@ func (e *Engine) revokeSelf(ctx context.Context, req *route.Request, _ tokenIn) 
 }
 
 // revoke ends a token. One that is unknown is gone already.
-func (e *Engine) revoke(ctx context.Context, _ *route.Request, in tokenIn) (route.None, error) {
+func (e *Engine) revoke(ctx context.Context, req *route.Request, in tokenIn) (route.None, error) {
 	if in.Token.IsZero() {
 		return route.None{}, errs.New(errs.Invalid, "missing token ID")
 	}
-	t, err := e.cfg.Tokens.Lookup(ctx, in.Token)
+	t, err := e.named(ctx, req, in.Token)
 	if errs.Is(err, errs.Denied) {
 		return route.None{}, nil
 	}
@@ -45,11 +45,11 @@ func (e *Engine) revokeAccessor(ctx context.Context, req *route.Request, in acce
 	return route.None{}, e.end(ctx, t)
 }
 
-func (e *Engine) revokeOrphan(ctx context.Context, _ *route.Request, in tokenIn) (route.None, error) {
+func (e *Engine) revokeOrphan(ctx context.Context, req *route.Request, in tokenIn) (route.None, error) {
 	if in.Token.IsZero() {
 		return route.None{}, errs.New(errs.Invalid, "missing token ID")
 	}
-	t, err := e.cfg.Tokens.Lookup(ctx, in.Token)
+	t, err := e.named(ctx, req, in.Token)
 	if errs.Is(err, errs.Denied) {
 		err = errs.Wrap(errs.Invalid, err, "token to revoke not found")
 	}

@@ -20,8 +20,8 @@ type Tokens interface {
 	Create(ctx context.Context, ns string, t Token, id secret.String) (Token, error)
 	// Lookup finds a live token by its text; without one it is errs.Denied.
 	Lookup(ctx context.Context, text secret.String) (Token, error)
-	// ByAccessor finds a live token by its accessor, without its text;
-	// without one it is errs.Invalid.
+	// ByAccessor finds a live token of a namespace or of one below it by its
+	// accessor, without its text; without one it is errs.Invalid.
 	ByAccessor(ctx context.Context, ns, accessor string) (Token, error)
 }
 
@@ -71,7 +71,8 @@ type Token struct {
 	Expires        time.Time     // zero: never
 	Renewed        time.Time
 	Renewable      bool
-	Namespace      string // its path
+	Namespace      string // its id
+	NamespacePath  string // "" for the root
 }
 
 // Config is what the method asks the rest of the server.

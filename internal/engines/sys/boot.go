@@ -82,8 +82,8 @@ func BootRoutes(t *route.Table, cfg BootConfig) {
 	route.Read(t, "seal-status", b.sealStatus, always, bare, route.Doc("Tell whether the server is sealed."))
 	route.Read(t, "leader", b.leader, always, bare, route.Doc("Tell which server of a cluster is active."))
 	route.Read(t, "init", b.initialized, always, bare, route.Doc("Tell whether the server has been initialized."))
-	route.Write(t, "init", b.init, always, bare, route.Doc("Initialize the server: make its keys and its first root token."))
-	route.Write(t, "unseal", b.unseal, always, bare, route.Doc("Give one share of the key."))
+	route.Write(t, "init", b.init, always, bare, route.RootOnly(), route.Doc("Initialize the server: make its keys and its first root token."))
+	route.Write(t, "unseal", b.unseal, always, bare, route.RootOnly(), route.Doc("Give one share of the key."))
 }
 
 type boot struct{ cfg BootConfig }

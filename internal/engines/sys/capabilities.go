@@ -13,9 +13,11 @@ import (
 
 // Access tells what the holder of a token may do.
 type Access interface {
-	// Of finds the rights of a token. One that is unknown, or bound to other
-	// addresses than from, is errs.Denied; a zero from is not judged.
-	Of(ctx context.Context, token secret.String, from netip.Addr) (Rights, error)
+	// Of finds the rights of a token in a namespace, whose paths Rights take.
+	// One that is unknown, of another namespace that is not above that, or
+	// bound to other addresses than from, is errs.Denied; a zero from is not
+	// judged.
+	Of(ctx context.Context, ns string, token secret.String, from netip.Addr) (Rights, error)
 	// OfAccessor finds the rights of the token with an accessor, or
 	// errs.Invalid.
 	OfAccessor(ctx context.Context, ns, accessor string) (Rights, error)
@@ -72,11 +74,11 @@ type capabilitiesIn struct {
 	pathsIn
 }
 
-func (e *Engine) capabilities(ctx context.Context, _ *route.Request, in capabilitiesIn) (map[string][]string, error) {
+func (e *Engine) capabilities(ctx context.Context, req *route.Request, in capabilitiesIn) (map[string][]string, error) {
 	if in.Token.IsZero() {
 		return nil, errs.New(errs.Invalid, "missing token: capabilities-self tells about your own")
 	}
-	rights, err := e.cfg.Access.Of(ctx, in.Token, netip.Addr{})
+	rights, err := e.cfg.Access.Of(ctx, req.Mount.Namespace, in.Token, netip.Addr{})
 	if err != nil {
 		return nil, invalidToken(err)
 	}
@@ -93,7 +95,7 @@ func invalidToken(err error) error {
 }
 
 func (e *Engine) capabilitiesSelf(ctx context.Context, req *route.Request, in capabilitiesIn) (map[string][]string, error) {
-	rights, err := e.cfg.Access.Of(ctx, req.Caller.Token, netip.Addr{})
+	rights, err := e.cfg.Access.Of(ctx, req.Mount.Namespace, req.Caller.Token, netip.Addr{})
 	if err != nil {
 		return nil, err
 	}

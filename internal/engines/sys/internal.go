@@ -16,11 +16,9 @@ func (e *Engine) internalRoutes(t *route.Table) {
 	route.Read(t, "internal/counters/tokens", e.tokenCounter, route.Doc("Count the service tokens."))
 	route.Read(t, "internal/counters/entities", entityCounter, route.Doc("Count the entities."))
 	route.Read(t, "internal/ui/feature-flags", featureFlags, route.Unauth(), route.Doc("List switches of the UI."))
-	route.Read(t, "internal/ui/namespaces", uiNamespaces, route.Unauth(), route.Doc("List the namespaces that the caller may see."))
 	route.Read(t, "internal/specs/openapi", e.openAPI, route.InForm(route.Bare), route.Unauth(), route.Doc("Describe the API as an OpenAPI document."))
 	route.Write(t, "internal/specs/openapi", e.openAPI, route.InForm(route.Bare), route.Unauth(), route.Doc("Describe the API as an OpenAPI document."))
-	route.List(t, "namespaces", listNamespaces, route.Doc("List the namespaces below this one."))
-	route.List(t, "version-history", e.versionHistory, route.Doc("List the versions that have run on this store."))
+	route.List(t, "version-history", e.versionHistory, route.RootOnly(), route.Doc("List the versions that have run on this store."))
 }
 
 type total struct {
@@ -55,16 +53,6 @@ type featureFlagsOut struct {
 
 func featureFlags(context.Context, *route.Request, route.None) (featureFlagsOut, error) {
 	return featureFlagsOut{}, nil
-}
-
-// uiNamespaces names the root, which is the empty path.
-func uiNamespaces(context.Context, *route.Request, route.None) (route.Keys, error) {
-	return route.Keys{Keys: []string{""}}, nil
-}
-
-// listNamespaces finds none: only the root exists yet.
-func listNamespaces(context.Context, *route.Request, route.None) (route.Keys, error) {
-	return route.Keys{}, errs.Gone
 }
 
 // versionRow notes when a version first ran on this store, under

@@ -38,9 +38,9 @@ func (e *Engine) leaseRoutes(t *route.Table) {
 	route.List(t, "leases/lookup", e.leaseKeys, route.Sudo(), route.Doc("List the paths that have leases."))
 	route.List(t, "leases/lookup/{prefix...}", e.leaseKeys, route.Sudo(), route.Doc("List the leases below a path."))
 	route.Write(t, "leases/lookup", e.lookupLease, route.Doc("Read a lease."))
-	route.Write(t, "leases/tidy", e.tidyLeases, route.Status(http.StatusAccepted), route.Doc("Delete what is left of leases that are gone."))
-	route.Read(t, "leases/fence", e.readFence, route.Sudo(), route.Doc("Tell whether leases wait with expiring, and why."))
-	route.Write(t, "leases/fence", e.liftFence, route.Sudo(), route.Doc("Confirm the clock, so that leases expire again."))
+	route.Write(t, "leases/tidy", e.tidyLeases, route.RootOnly(), route.Status(http.StatusAccepted), route.Doc("Delete what is left of leases that are gone."))
+	route.Read(t, "leases/fence", e.readFence, route.RootOnly(), route.Sudo(), route.Doc("Tell whether leases wait with expiring, and why."))
+	route.Write(t, "leases/fence", e.liftFence, route.RootOnly(), route.Sudo(), route.Doc("Confirm the clock, so that leases expire again."))
 	for _, base := range []string{"leases/", ""} { // "" are the older paths
 		route.Write(t, base+"renew", e.renewLease, route.Doc("Renew a lease."))
 		route.Write(t, base+"renew/{url_lease_id...}", e.renewLease, route.Doc("Renew a lease."))

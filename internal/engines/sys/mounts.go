@@ -333,7 +333,7 @@ func (e *Engine) uiMounts(ctx context.Context, req *route.Request, _ route.None)
 	}
 	var rights Rights
 	if !req.Caller.Token.IsZero() {
-		if rights, err = e.cfg.Access.Of(ctx, req.Caller.Token, req.Remote); err != nil && !errs.Is(err, errs.Denied) {
+		if rights, err = e.cfg.Access.Of(ctx, req.Mount.Namespace, req.Caller.Token, req.Remote); err != nil && !errs.Is(err, errs.Denied) {
 			return out, err
 		}
 	}
@@ -362,7 +362,7 @@ func (e *Engine) uiMount(ctx context.Context, req *route.Request, in pathIn) (mo
 	if req.Caller.Token.IsZero() {
 		return mountOut{}, errs.New(errs.Denied, "permission denied")
 	}
-	rights, err := e.cfg.Access.Of(ctx, req.Caller.Token, req.Remote)
+	rights, err := e.cfg.Access.Of(ctx, req.Mount.Namespace, req.Caller.Token, req.Remote)
 	if err != nil {
 		return mountOut{}, err
 	}

@@ -45,7 +45,7 @@ func (e *Engine) openAPI(ctx context.Context, req *route.Request, in openAPIIn) 
 	}
 	var rights Rights
 	if !req.Caller.Token.IsZero() {
-		if rights, err = e.cfg.Access.Of(ctx, req.Caller.Token, req.Remote); err != nil && !errs.Is(err, errs.Denied) {
+		if rights, err = e.cfg.Access.Of(ctx, ns, req.Caller.Token, req.Remote); err != nil && !errs.Is(err, errs.Denied) {
 			return doc, err
 		}
 	}

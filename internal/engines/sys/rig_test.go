@@ -50,6 +50,7 @@ func newRig(t testing.TB, change ...func(*sys.Config)) *rig {
 		{Path: "auth/token/", Type: "token", ID: "id-tok", Accessor: "token_1", Own: true},
 	}}
 	r.access = accessBook{root: {"": {"root"}}}
+	spaces := &spaceBook{}
 	now := func() time.Time { return start }
 	version := sys.Version{API: "1.20.0", Own: "0.1.0"}
 	r.cfg = sys.Config{
@@ -64,6 +65,7 @@ func newRig(t testing.TB, change ...func(*sys.Config)) *rig {
 		TidyLeases:  func(context.Context) error { r.leases.tidied++; return nil },
 		Fence:       r.state, Seal: func(context.Context) error { r.state.sealed = true; return nil },
 		Shares: r.state, Status: r.state.Status, Wrapping: wrapBook{},
+		Namespaces: spaces, NamespaceTable: spaces, NamespaceLocks: spaces,
 		Tables: func(context.Context, string) (map[string]*route.Table, error) {
 			return map[string]*route.Table{"sys/": r.table}, nil
 		},
@@ -73,7 +75,7 @@ func newRig(t testing.TB, change ...func(*sys.Config)) *rig {
 		fn(&r.cfg)
 	}
 	e, err := sys.Factory(r.cfg)(t.Context(), engine.Env{
-		Store: storage.Prefix(r.store, "m/root/sys/"), Now: now, Rand: rand.Reader, Log: slog.New(slog.DiscardHandler),
+		Namespace: "root", Store: storage.Prefix(r.store, "m/root/sys/"), Now: now, Rand: rand.Reader, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -251,7 +253,7 @@ func (b *policyBook) Delete(_ context.Context, _, name string) error {
 // accessBook has the capabilities of tokens by path; "" stands for all paths.
 type accessBook map[string]map[string][]string
 
-func (b accessBook) Of(_ context.Context, token secret.String, _ netip.Addr) (sys.Rights, error) {
+func (b accessBook) Of(_ context.Context, _ string, token secret.String, _ netip.Addr) (sys.Rights, error) {
 	r, ok := b[token.Reveal()]
 	if !ok {
 		return nil, errs.New(errs.Denied, "permission denied")
@@ -260,7 +262,7 @@ func (b accessBook) Of(_ context.Context, token secret.String, _ netip.Addr) (sy
 }
 
 func (b accessBook) OfAccessor(ctx context.Context, _, accessor string) (sys.Rights, error) {
-	r, err := b.Of(ctx, secret.New(strings.TrimPrefix(accessor, "acc-")), netip.Addr{})
+	r, err := b.Of(ctx, "root", secret.New(strings.TrimPrefix(accessor, "acc-")), netip.Addr{})
 	if err != nil {
 		return nil, errs.New(errs.Invalid, "invalid accessor")
 	}
@@ -425,21 +427,21 @@ type wrapBook struct{}
 
 var errNothingWrapped = errs.New(errs.Invalid, "wrapping token is not valid or does not exist")
 
-func (wrapBook) Unwrap(_ context.Context, token secret.String) (*route.Whole, error) {
+func (wrapBook) Unwrap(_ context.Context, _ string, token secret.String) (*route.Whole, error) {
 	if token.Reveal() != "wrapping" {
 		return nil, errNothingWrapped
 	}
 	return &route.Whole{Data: wire.Object(`{"a":1}`)}, nil
 }
 
-func (wrapBook) Rewrap(_ context.Context, token secret.String) (*route.WrapInfo, error) {
+func (wrapBook) Rewrap(_ context.Context, _ string, token secret.String) (*route.WrapInfo, error) {
 	if token.Reveal() != "wrapping" {
 		return nil, errNothingWrapped
 	}
 	return &route.WrapInfo{CreationPath: "kv/a"}, nil
 }
 
-func (wrapBook) Lookup(_ context.Context, token secret.String) (sys.Wrapped, error) {
+func (wrapBook) Lookup(_ context.Context, _ string, token secret.String) (sys.Wrapped, error) {
 	if token.Reveal() != "wrapping" {
 		return sys.Wrapped{}, errNothingWrapped
 	}
@@ -448,3 +450,65 @@ func (wrapBook) Lookup(_ context.Context, token secret.String) (sys.Wrapped, err
 
 // isPath reports whether an error says that there is no such path or method.
 func isPath(err error) bool { return errs.Is(err, errs.NotFound) || errors.Is(err, errs.Gone) }
+
+// spaceBook is a list of namespaces below the root.
+type spaceBook struct{ list []sys.Namespace }
+
+func (b *spaceBook) Below(_ context.Context, _ string, deep bool) (out []sys.Namespace, err error) {
+	for _, n := range b.list {
+		if deep || strings.Count(n.Path, "/") == 1 {
+			out = append(out, n)
+		}
+	}
+	return out, nil
+}
+
+func (b *spaceBook) find(path string) *sys.Namespace {
+	for i := range b.list {
+		if b.list[i].Path == strings.Trim(path, "/")+"/" {
+			return &b.list[i]
+		}
+	}
+	return nil
+}
+
+func (b *spaceBook) At(_ context.Context, _, path string) (sys.Namespace, bool, error) {
+	if n := b.find(path); n != nil {
+		return *n, true, nil
+	}
+	return sys.Namespace{}, false, nil
+}
+
+func (b *spaceBook) Add(_ context.Context, _, path string, metadata map[string]string) (sys.Namespace, error) {
+	n := sys.Namespace{ID: "id-" + path, UUID: "uuid", Path: strings.Trim(path, "/") + "/", Metadata: metadata}
+	b.list = append(b.list, n)
+	return n, nil
+}
+
+func (b *spaceBook) Tune(_ context.Context, _, path string, change func(map[string]string) map[string]string) (sys.Namespace, error) {
+	n := b.find(path)
+	if n == nil {
+		return sys.Namespace{}, errs.New(errs.NotFound, "no namespace")
+	}
+	n.Metadata = change(n.Metadata)
+	return *n, nil
+}
+
+func (b *spaceBook) Remove(_ context.Context, _, path string) (bool, error) {
+	n := b.find(path)
+	b.list = slices.DeleteFunc(b.list, func(one sys.Namespace) bool { return n != nil && one.Path == n.Path })
+	return n != nil, nil
+}
+
+func (b *spaceBook) Lock(_ context.Context, _, path string) (secret.String, error) {
+	b.find(path).Locked = true
+	return secret.New("key"), nil
+}
+
+func (b *spaceBook) Unlock(_ context.Context, _, path string, key secret.String, whatever bool) error {
+	if !whatever && key.Reveal() != "key" {
+		return errs.New(errs.Invalid, "wrong key")
+	}
+	b.find(path).Locked = false
+	return nil
+}

@@ -23,6 +23,10 @@ type Config struct {
 	MountTable MountTable
 	MaxTTL     time.Duration // the server's, which no mount's default may pass
 
+	Namespaces     Namespaces
+	NamespaceTable NamespaceTable
+	NamespaceLocks NamespaceLocks
+
 	Policies  PolicyStore
 	Passwords PolicyStore
 	// Password draws one by the text of a password policy.
@@ -90,6 +94,7 @@ type Version struct {
 type Engine struct {
 	cfg   Config
 	store storage.Backend // its own slice: versions, moves, headers of the UI
+	root  bool            // of the root namespace, where the server itself answers
 	log   *slog.Logger
 
 	generation attempt // of generate-root
@@ -117,14 +122,19 @@ func Factory(cfg Config) engine.Factory {
 		if cfg.Rand == nil {
 			cfg.Rand = env.Rand
 		}
-		e := &Engine{cfg: cfg, store: env.Store, log: env.Log}
+		e := &Engine{cfg: cfg, store: env.Store, root: env.Namespace == rootNamespace, log: env.Log}
 		e.ctx, e.cancel = context.WithCancel(ctx)
 		return e, nil
 	}
 }
 
 // Start notes the version that runs.
-func (e *Engine) Start(ctx context.Context) error { return e.noteVersion(ctx) }
+func (e *Engine) Start(ctx context.Context) error {
+	if !e.root {
+		return nil
+	}
+	return e.noteVersion(ctx)
+}
 
 // Close ends background work and waits for it.
 func (e *Engine) Close() error {
@@ -133,28 +143,36 @@ func (e *Engine) Close() error {
 	return nil
 }
 
+// rootNamespace is the id of the root namespace.
+const rootNamespace = "root"
+
 // Routes declares everything that needs an unsealed server.
 func (e *Engine) Routes(t *route.Table) {
 	e.mountRoutes(t)
+	e.namespaceRoutes(t)
 	e.authRoutes(t)
 	e.remountRoutes(t)
 	e.policyRoutes(t)
 	e.passwordRoutes(t)
 	e.capabilityRoutes(t)
 	e.leaseRoutes(t)
-	e.sealRoutes(t)
-	e.rekeyRoutes(t)
-	e.generateRootRoutes(t)
 	e.wrappingRoutes(t)
 	e.lockedUserRoutes(t)
 	e.toolRoutes(t)
-	e.auditRoutes(t)
-	e.configRoutes(t)
-	e.metricRoutes(t)
 	e.internalRoutes(t)
 	e.pluginRoutes(t)
-	e.debugRoutes(t)
-	e.rawRoutes(t)
+
+	// What is the server's and not a namespace's.
+	t.With(func(t *route.Table) {
+		e.sealRoutes(t)
+		e.rekeyRoutes(t)
+		e.generateRootRoutes(t)
+		e.auditRoutes(t)
+		e.configRoutes(t)
+		e.metricRoutes(t)
+		e.debugRoutes(t)
+		e.rawRoutes(t)
+	}, route.RootOnly())
 }
 
 // once runs work in the background unless it runs already.

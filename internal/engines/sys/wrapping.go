@@ -12,14 +12,15 @@ import (
 )
 
 // Wrapping keeps wrapped answers. A token that wraps nothing, or nothing any
-// more, is errs.Invalid.
+// more, or whose namespace is not the one that asks or below it, is
+// errs.Invalid.
 type Wrapping interface {
 	// Unwrap gives an answer back, once.
-	Unwrap(ctx context.Context, token secret.String) (*route.Whole, error)
+	Unwrap(ctx context.Context, ns string, token secret.String) (*route.Whole, error)
 	// Rewrap moves an answer to a new wrapping token.
-	Rewrap(ctx context.Context, token secret.String) (*route.WrapInfo, error)
+	Rewrap(ctx context.Context, ns string, token secret.String) (*route.WrapInfo, error)
 	// Lookup tells about a wrapping token without using it up.
-	Lookup(ctx context.Context, token secret.String) (Wrapped, error)
+	Lookup(ctx context.Context, ns string, token secret.String) (Wrapped, error)
 }
 
 // Wrapped is what a wrapping token tells about itself.
@@ -68,7 +69,7 @@ func (e *Engine) unwrap(ctx context.Context, req *route.Request, in wrappingIn) 
 	case token.IsZero():
 		token = req.Caller.Token
 	case !token.Equal(req.Caller.Token):
-		rights, err := e.cfg.Access.Of(ctx, req.Caller.Token, req.Remote)
+		rights, err := e.cfg.Access.Of(ctx, req.Mount.Namespace, req.Caller.Token, req.Remote)
 		if err != nil {
 			return nil, err
 		}
@@ -77,7 +78,7 @@ func (e *Engine) unwrap(ctx context.Context, req *route.Request, in wrappingIn) 
 			return nil, errs.New(errs.Denied, "permission denied")
 		}
 	}
-	return e.cfg.Wrapping.Unwrap(ctx, token)
+	return e.cfg.Wrapping.Unwrap(ctx, req.Mount.Namespace, token)
 }
 
 type wrappedOut struct {
@@ -93,7 +94,7 @@ func (e *Engine) lookupWrapping(ctx context.Context, req *route.Request, in wrap
 	if in.Token.IsZero() {
 		return wrappedOut{}, errs.New(errs.Invalid, "missing \"token\" value in input")
 	}
-	w, err := e.cfg.Wrapping.Lookup(ctx, in.Token)
+	w, err := e.cfg.Wrapping.Lookup(ctx, req.Mount.Namespace, in.Token)
 	return wrappedOut{Path: w.Path, Created: w.Created, TTL: wire.TTL(w.TTL)}, err
 }
 
@@ -101,6 +102,6 @@ func (e *Engine) rewrap(ctx context.Context, req *route.Request, in wrappingIn) 
 	if in.Token.IsZero() {
 		in.Token = req.Caller.Token
 	}
-	info, err := e.cfg.Wrapping.Rewrap(ctx, in.Token)
+	info, err := e.cfg.Wrapping.Rewrap(ctx, req.Mount.Namespace, in.Token)
 	return &route.Whole{Wrap: info}, err
 }
