@@ -156,7 +156,7 @@ func (s *Store) lookupBatch(ctx context.Context, text secret.String) (*Token, er
 			return nil, ErrInvalid
 		}
 		e, err := decode("batch", plain)
-		if err != nil || e.Type != Batch || e.Namespace != namespaceOf(text.Reveal()) {
+		if err != nil || e.Type != Batch || e.Namespace != NamespaceOf(text.Reveal()) {
 			return nil, ErrInvalid
 		}
 		// Its content never changes: any revision will do.

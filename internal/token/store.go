@@ -82,7 +82,7 @@ var ErrInvalid = errs.New(errs.Denied, "permission denied: the token is invalid,
 // Key is the keyed hash by which a token's text is known to the store.
 func (s *Store) Key(text secret.String) string {
 	t := text.Reveal()
-	return namespaceOf(t) + "/" + s.tokenKey(t)
+	return NamespaceOf(t) + "/" + s.tokenKey(t)
 }
 
 func (s *Store) hash(of string) string {
@@ -90,13 +90,9 @@ func (s *Store) hash(of string) string {
 	return hex.EncodeToString(h[:20])
 }
 
-// NamespaceOf is the namespace in an accessor: what follows its last dot, or
-// the root namespace.
-func NamespaceOf(accessor string) string { return namespaceOf(accessor) }
-
-// namespaceOf is the namespace in a token's text: what follows its last dot,
-// or the root namespace.
-func namespaceOf(text string) string {
+// NamespaceOf is the namespace in a token's text, or in an accessor: what
+// follows its last dot, or the root namespace.
+func NamespaceOf(text string) string {
 	body := text
 	for _, p := range []string{ServicePrefix, BatchPrefix, RecoveryPrefix} {
 		if rest, ok := strings.CutPrefix(text, p); ok {
