@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/leasehold/leasehold/internal/errs"
+	"github.com/leasehold/leasehold/internal/wire"
 )
 
 // ID names a lease to its holder, for example "database/creds/app/<random>".
@@ -101,6 +102,11 @@ type Grant[R, Out any] struct {
 	Limit time.Duration
 	// Group counts leases together (a role's name); "" counts none.
 	Group string
+	// Caps bound how many leases of the group live at once.
+	Caps Caps
+	// Share lets requests of one holder have one credential between them. Nil:
+	// each has its own.
+	Share *Share
 	// Make asks the target. Its context ends at make_by and does not end when
 	// the client goes away. An error is a known failure, unless it wraps
 	// ErrUnknown.
@@ -207,7 +213,13 @@ type Plan struct {
 	Names, Live  []string
 	Limit        time.Duration
 	Group        string
+	Caps         Caps
+	Share        *Share
 	Make         func(ctx context.Context, m Made) (any, error)
+	// keep encodes what Make gave, secrets included, and read decodes it, for
+	// who shares it.
+	keep func(any) []byte
+	read func([]byte) (any, error)
 }
 
 // Erase turns an engine's grant into a Plan.
@@ -219,8 +231,17 @@ func Erase[R, Out any](k *Kind[R], g Grant[R, Out]) (*Plan, error) {
 	return &Plan{
 		Kind: k.Name, KindVersion: k.Version, Target: g.Target, Ref: ref,
 		TTL: g.TTL, MaxTTL: g.MaxTTL, NotRenewable: g.NotRenewable,
-		Names: g.Names, Live: g.Live, Limit: g.Limit, Group: g.Group,
+		Names: g.Names, Live: g.Live, Limit: g.Limit, Group: g.Group, Caps: g.Caps, Share: g.Share,
 		Make: func(ctx context.Context, m Made) (any, error) { return g.Make(ctx, m) },
+		keep: func(out any) []byte {
+			o, _ := out.(Out)
+			return wire.Marshal(&o)
+		},
+		read: func(b []byte) (any, error) {
+			var out Out
+			err := wire.Unmarshal(b, &out)
+			return out, err
+		},
 	}, nil
 }
 

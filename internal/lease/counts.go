@@ -12,11 +12,13 @@ import (
 // different nodes do not conflict; start-up never counts.
 const countPrefix = "count/"
 
-// counter names one count: the leases of a namespace, a mount or a group
-// (role) of a mount, and a mount's irrevocable ones.
+// counter names one count: the leases of a namespace, a mount, a path in a
+// mount or a group (role) of a mount, and a mount's irrevocable ones. Paths have
+// no empty segments, so that two slashes end one.
 func nsCounter(ns string) string              { return countPrefix + "n/" + ns + "/" }
 func mountCounter(mount string) string        { return countPrefix + "m/" + mount + "/" }
 func groupCounter(mount, group string) string { return countPrefix + "g/" + mount + "/" + group + "/" }
+func pathCounter(mount, path string) string   { return countPrefix + "p/" + mount + "/" + path + "//" }
 func stuckCounter(ns, mount string) string    { return stuckPrefix(ns) + mount + "/" }
 func stuckPrefix(ns string) string            { return countPrefix + "i/" + ns + "/" }
 
@@ -31,6 +33,7 @@ func (d deltas) add(key string, r *row, n int64) {
 	ns, mount := mountInKey(key)
 	d[nsCounter(ns)] += n
 	d[mountCounter(mount)] += n
+	d[pathCounter(mount, pathInKey(key))] += n
 	if r.Group != "" {
 		d[groupCounter(mount, r.Group)] += n
 	}
@@ -68,11 +71,17 @@ func (d deltas) write(tx storage.Tx, part int) error {
 
 // sum adds up the parts of a counter, or of all whose names begin so.
 func (s *Store) sum(ctx context.Context, counter string) (n int64, err error) {
-	err = s.cfg.Store.View(ctx, func(v storage.View) error {
-		return storage.ScanEach(v, counter, storage.PrefixEnd(counter), 0, func(_ string, b []byte, _ error) bool {
-			n += parseCount(b)
-			return true
-		})
+	err = s.cfg.Store.View(ctx, func(v storage.View) (err error) {
+		n, err = sumOf(v, counter)
+		return err
+	})
+	return n, err
+}
+
+func sumOf(v storage.View, counter string) (n int64, err error) {
+	err = storage.ScanEach(v, counter, storage.PrefixEnd(counter), 0, func(_ string, b []byte, _ error) bool {
+		n += parseCount(b)
+		return true
 	})
 	return max(n, 0), err // below zero where a row was lost
 }
@@ -91,6 +100,15 @@ func (s *Store) CountMount(ctx context.Context, mount string) (int64, error) {
 // CountGroup counts the leases of one role of a mount.
 func (s *Store) CountGroup(ctx context.Context, mount, group string) (int64, error) {
 	return s.sum(ctx, groupCounter(mount, group))
+}
+
+// CountPath counts the leases that were issued at one path of a mount, or with
+// all set at every path that begins so.
+func (s *Store) CountPath(ctx context.Context, mount, path string, all bool) (int64, error) {
+	if all {
+		return s.sum(ctx, countPrefix+"p/"+mount+"/"+path)
+	}
+	return s.sum(ctx, pathCounter(mount, path))
 }
 
 // CountIrrevocable counts the leases of one mount that cannot be ended now and

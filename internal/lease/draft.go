@@ -42,6 +42,13 @@ func hashOf(hash func(string) [32]byte, random string) string {
 	return hex.EncodeToString(h[:16])
 }
 
+// other draws another lease at the same path: the id of one that shares the
+// credential whose identity d is.
+func (d *Draft) other(hash func(string) [32]byte) (random, hashed string) {
+	random = randomID() + d.random[idLength:]
+	return random, hashOf(hash, random)
+}
+
 // ID is what the holder of the lease is given.
 func (d *Draft) ID() ID { return ID(d.path + "/" + d.random) }
 

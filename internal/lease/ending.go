@@ -35,6 +35,7 @@ type ending struct {
 	work lane.Work
 
 	store    *Store
+	lost     bool // the row of the credential that it shares is
 	finished bool
 	err      error
 }
@@ -59,12 +60,19 @@ func (h handler) Run(ctx context.Context, target string, items []lane.Work) erro
 	// server stops: a drop that is cut in the middle is only done again.
 	work := context.WithoutCancel(ctx)
 	live, err := h.s.mark(work, items)
+	if err == nil {
+		live, err = h.s.release(work, live)
+	}
 	if err != nil || len(live) == 0 {
 		return err
 	}
 	type group struct{ mount, kind string }
 	groups := map[group][]*ending{}
 	for _, e := range live {
+		if e.lost {
+			e.done(errNoCredential)
+			continue
+		}
 		_, mount := mountInKey(e.key)
 		g := group{mount, e.row.Kind}
 		groups[g] = append(groups[g], e)
@@ -186,7 +194,7 @@ func (s *Store) mark(ctx context.Context, items []lane.Work) ([]*ending, error) 
 		unmarked = unmarked[n:]
 	}
 	for _, e := range live {
-		e.mark = Origin{Instance: s.cfg.Origin.Instance, Epoch: e.row.Epoch}.mark(hashInKey(e.key))
+		e.mark = e.row.mark(s.cfg.Origin.Instance, e.key)
 	}
 	return live, nil
 }
@@ -272,9 +280,11 @@ func (s *Store) remove(ctx context.Context, batch []*ending) error {
 	for len(batch) > 0 {
 		n, keys, size := 0, 13, 0 // counts, marks and the audit's own
 		for n < len(batch) {
-			k := 4 + len(batch[n].row.Names)
-			if batch[n].row.Group != "" {
-				k++
+			k := 5 + len(batch[n].row.Names)
+			for _, more := range []string{batch[n].row.Group, batch[n].row.Holder, batch[n].row.Cred} {
+				if more != "" {
+					k++
+				}
 			}
 			if n > 0 && (keys+k > storage.MaxTxKeys || size > finishBytes) {
 				break
@@ -308,6 +318,11 @@ func (s *Store) remove(ctx context.Context, batch []*ending) error {
 				if err := removeRow(tx, e.key, r, changed); err != nil {
 					return err
 				}
+				if r.Cred != "" {
+					if err := removeCredential(tx, e.key, r); err != nil {
+						return err
+					}
+				}
 				records = append(records, s.record(e.key, r, e.row.Ending))
 			}
 			if s.cfg.Record != nil && len(records) > 0 {
@@ -333,14 +348,14 @@ func (s *Store) remove(ctx context.Context, batch []*ending) error {
 	return nil
 }
 
-// removeRow deletes everything that hangs from a lease.
+// removeRow deletes everything that hangs from a lease; what hangs from a
+// credential that others may hold is left.
 func removeRow(tx storage.Tx, key string, r *row, changed deltas) error {
-	dels := []string{rowPrefix + key, r.dueKey(key)}
-	if r.Owner != "" {
-		dels = append(dels, r.ownKey(key))
-	}
-	for _, name := range r.Names {
-		dels = append(dels, namePrefix+name)
+	dels := append([]string{rowPrefix + key, r.dueKey(key)}, r.indexes(key)...)
+	if r.Cred == "" {
+		for _, name := range r.Names {
+			dels = append(dels, namePrefix+name)
+		}
 	}
 	for _, k := range dels {
 		if err := tx.Delete(k); err != nil {

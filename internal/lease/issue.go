@@ -28,6 +28,9 @@ type Holder struct {
 	Live []string
 	// Until cuts the lease (a batch token's end); zero cuts nothing.
 	Until time.Time
+	// Who is the entity that holds the lease, or the token where there is
+	// none: caps and sharing go by it.
+	Who string
 }
 
 // A liveness key holds Alive. Whoever begins to end its thing writes Ended (or
@@ -47,42 +50,36 @@ type Issued struct {
 	Made  Made
 	plan  *Plan
 	ns    string
+	cred  string // the credential's key, where it may be shared
 }
 
 // Commit writes the lease down, on condition that everything it hangs from is
 // alive: step 2 of an issue. Nothing has been asked of the target yet. ttl and
 // maxTTL are final, in whole seconds.
 func (s *Store) Commit(ctx context.Context, d *Draft, h Holder, p *Plan, ttl, maxTTL time.Duration) (*Issued, error) {
+	if err := s.room(ctx, d, h, p); err != nil {
+		return nil, err
+	}
 	now := s.cfg.Now().Round(0)
 	limit := p.Limit
 	if limit <= 0 {
 		limit = DefaultLimit
 	}
-	r := &row{
-		Random: d.random, Path: d.path, Epoch: s.cfg.Origin.Epoch,
-		Kind: p.Kind, KindVersion: p.KindVersion, Target: p.Target, Ref: p.Ref,
-		Owner: h.Owner, Names: p.Names, Group: p.Group,
-		Issued: now, MakeBy: now.Add(limit), Expires: now.Add(ttl), MaxExpires: now.Add(maxTTL), TTL: ttl,
-		Renewable: !p.NotRenewable,
+	r := s.newRow(d, h, p, now, ttl, maxTTL)
+	r.Epoch, r.MakeBy = s.cfg.Origin.Epoch, now.Add(limit)
+	r.Kind, r.KindVersion, r.Target, r.Ref, r.Names = p.Kind, p.KindVersion, p.Target, p.Ref, p.Names
+	made := Made{Mark: d.mark, MakeBy: r.MakeBy, Expires: r.Expires}
+	key := h.key(d, d.hash)
+	reserved := key
+	var c *credential
+	if p.Share != nil {
+		c, key = s.shared(d, h, p, r, ttl, maxTTL)
+		reserved, made.Expires = credPrefix+r.Cred, c.Until
 	}
-	if !h.Until.IsZero() && r.Expires.After(h.Until) {
-		r.Expires, r.TTL = h.Until, h.Until.Sub(now).Truncate(time.Second)
-		r.MaxExpires = r.Expires
-	}
-	rel := strings.TrimPrefix(d.path, h.Mount.Path)
-	key := leaseKey(h.Namespace, h.Mount.ID, rel, d.hash)
 	uctx, span := trace.Start(ctx, "lease commit")
 	_, err := s.cfg.Store.Update(uctx, func(tx storage.Tx) error {
-		for _, live := range [][]string{h.Live, p.Live} {
-			for _, k := range live {
-				v, err := tx.Get(k)
-				if err != nil {
-					return err
-				}
-				if string(v) != Alive {
-					return ErrNotLive
-				}
-			}
+		if err := allAlive(tx, h.Live, p.Live); err != nil {
+			return err
 		}
 		for _, name := range p.Names {
 			v, err := tx.Get(namePrefix + name)
@@ -92,33 +89,104 @@ func (s *Store) Commit(ctx context.Context, d *Draft, h Holder, p *Plan, ttl, ma
 			if v != nil {
 				return errNameTaken
 			}
-			if err := tx.Put(namePrefix+name, []byte(key)); err != nil {
+			if err := tx.Put(namePrefix+name, []byte(reserved)); err != nil {
 				return err
 			}
 		}
-		r.Due = time.Time{}
-		if err := r.putDue(tx, key, r.Expires, now); err != nil {
-			return err
-		}
-		if r.Owner != "" {
-			if err := tx.Put(r.ownKey(key), nil); err != nil {
+		if c != nil {
+			if err := putCredential(tx, r.Cred, c); err != nil {
 				return err
 			}
 		}
-		changed := deltas{}
-		changed.add(key, r, 1)
-		if err := changed.write(tx, s.cfg.Part); err != nil {
-			return err
-		}
-		return putRow(tx, key, r)
+		return s.add(tx, key, r, now)
 	})
 	span.End(err)
-	l := &Issued{
-		Info: r.info(key), Draft: d, plan: p, ns: h.Namespace,
-		Made: Made{Mark: d.mark, MakeBy: r.MakeBy, Expires: r.Expires},
+	return s.committed(ctx, &Issued{Info: r.info(key), Draft: d, plan: p, ns: h.Namespace, Made: made, cred: r.Cred}, err)
+}
+
+// newRow is what is known of a lease whoever's the credential is.
+func (s *Store) newRow(d *Draft, h Holder, p *Plan, now time.Time, ttl, maxTTL time.Duration) *row {
+	r := &row{
+		Random: d.random, Path: d.path, Owner: h.Owner, Group: p.Group,
+		Issued: now, Expires: now.Add(ttl), MaxExpires: now.Add(maxTTL), TTL: ttl, Renewable: !p.NotRenewable,
 	}
+	if p.Caps.PerHolder > 0 {
+		r.Holder = s.hashHolder(h.Who)
+	}
+	r.cut(h.Until)
+	return r
+}
+
+// cut lets a lease end at a time at the latest; zero cuts nothing.
+func (r *row) cut(at time.Time) {
+	if at.IsZero() {
+		return
+	}
+	if r.Expires.After(at) {
+		r.Expires, r.TTL = at, at.Sub(r.Issued).Truncate(time.Second)
+	}
+	if r.MaxExpires.After(at) {
+		r.MaxExpires = at
+	}
+}
+
+// key is where a lease of this holder stands.
+func (h *Holder) key(d *Draft, hash string) string {
+	return leaseKey(h.Namespace, h.Mount.ID, h.rel(d), hash)
+}
+
+func (h *Holder) rel(d *Draft) string { return strings.TrimPrefix(d.path, h.Mount.Path) }
+
+// allAlive is ErrNotLive unless every liveness key says so.
+func allAlive(tx storage.Tx, lists ...[]string) error {
+	for _, list := range lists {
+		for _, k := range list {
+			v, err := tx.Get(k)
+			if err != nil {
+				return err
+			}
+			if string(v) != Alive {
+				return ErrNotLive
+			}
+		}
+	}
+	return nil
+}
+
+// add writes a lease with all that hangs from it.
+func (s *Store) add(tx storage.Tx, key string, r *row, now time.Time) error {
+	r.Due = time.Time{}
+	if err := r.putDue(tx, key, r.Expires, now); err != nil {
+		return err
+	}
+	for _, k := range r.indexes(key) {
+		if err := tx.Put(k, nil); err != nil {
+			return err
+		}
+	}
+	changed := deltas{}
+	changed.add(key, r, 1)
+	if err := changed.write(tx, s.cfg.Part); err != nil {
+		return err
+	}
+	return putRow(tx, key, r)
+}
+
+// indexes are the empty keys by which a lease is found.
+func (r *row) indexes(key string) (keys []string) {
+	if r.Owner != "" {
+		keys = append(keys, r.ownKey(key))
+	}
+	if r.Holder != "" {
+		keys = append(keys, r.heldKey(key))
+	}
+	return keys
+}
+
+// committed takes note of a lease that was written, or undoes it.
+func (s *Store) committed(ctx context.Context, l *Issued, err error) (*Issued, error) {
 	if err != nil {
-		if err != ErrNotLive && err != errNameTaken {
+		if err != ErrNotLive && err != errNameTaken && err != errNotShared {
 			// The store may have written it all the same: then it is a lease
 			// of nothing, and ends at its expiry unless this succeeds.
 			_ = s.Undo(context.WithoutCancel(ctx), l, MakeFailed)

@@ -5,6 +5,8 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -81,6 +83,12 @@ func (g *target) has(user string) bool {
 	return ok
 }
 
+func (g *target) users() []string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Collect(maps.Keys(g.logins))
+}
+
 const (
 	ns     = "root"
 	owner  = "root/tokenhash"
@@ -103,7 +111,12 @@ var mount = lease.Mount{Namespace: ns, ID: "m1", Path: "database/"}
 func newRig(t *testing.T) *rig { return newRigOn(t, mem.New()) }
 
 func newRigOn(t *testing.T, db storage.Backend) *rig {
-	r := &rig{t: t, db: db, target: &target{logins: map[string]string{}, refuse: map[string]error{}}}
+	return newRigWith(t, db, &target{logins: map[string]string{}, refuse: map[string]error{}})
+}
+
+// newRigWith starts a process on a store, beside a target that may have logins.
+func newRigWith(t *testing.T, db storage.Backend, g *target) *rig {
+	r := &rig{t: t, db: db, target: g}
 	r.kind = &lease.Kind[ref]{Name: "user", Version: 1, End: r.target.end}
 	r.kind.Renew = func(context.Context, string, ref, string, time.Time) error {
 		r.target.set(func() { r.target.renews++ })
@@ -128,6 +141,7 @@ func newRigOn(t *testing.T, db storage.Backend) *rig {
 		Fenced: r.fenced.Load,
 	})
 	handlers[lease.DueKind] = r.store.Handler()
+	handlers[lease.OfferKind] = r.store.Offers()
 	r.put(liveOf, lease.Alive)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})

@@ -214,6 +214,10 @@ func (s *Store) Tidy(ctx context.Context) (removed int, err error) {
 			return parts[len(parts)-1]
 		},
 		namePrefix: func(_ string, value []byte) string { return string(value) },
+		heldPrefix: func(key string, _ []byte) string {
+			parts := strings.SplitN(key[len(heldPrefix):], "/", 4)
+			return parts[len(parts)-1]
+		},
 		lane.DuePrefix: func(key string, _ []byte) string {
 			if w, err := lane.ParseKey(key); err == nil && w.Kind == dueKind {
 				return w.ID
@@ -233,7 +237,7 @@ func (s *Store) Tidy(ctx context.Context) (removed int, err error) {
 						return n < pageSize // left where it is
 					}
 					if k := of(key, value); k != "" {
-						if b, err := v.Get(rowPrefix + k); err == nil && b == nil {
+						if b, err := v.Get(pointed(k)); err == nil && b == nil {
 							strays = append(strays, key)
 						}
 					}
@@ -251,7 +255,7 @@ func (s *Store) Tidy(ctx context.Context) (removed int, err error) {
 						if err != nil {
 							return err
 						}
-						if b, err := tx.Get(rowPrefix + of(key, value)); err != nil || b != nil {
+						if b, err := tx.Get(pointed(of(key, value))); err != nil || b != nil {
 							continue
 						}
 						if err := tx.Delete(key); err != nil {
@@ -273,4 +277,13 @@ func (s *Store) Tidy(ctx context.Context) (removed int, err error) {
 		}
 	}
 	return removed, nil
+}
+
+// pointed is the row that something hangs from: a lease's, or a shared
+// credential's.
+func pointed(key string) string {
+	if strings.HasPrefix(key, credPrefix) {
+		return key
+	}
+	return rowPrefix + key
 }

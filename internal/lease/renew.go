@@ -58,12 +58,20 @@ func (s *Store) renewOnce(ctx context.Context, ns string, id ID, increment time.
 	if !ok {
 		return out, false, errs.New(errs.Unavailable, "the engine of this lease is not loaded; see the server's log")
 	}
-	mark := Origin{Instance: s.cfg.Origin.Instance, Epoch: r.Epoch}.mark(hashInKey(key))
+	mark := r.mark(s.cfg.Origin.Instance, key)
 	// The target's own expiry is never earlier than the lease's: also while
 	// a renewal makes it shorter, which may fail half way.
 	there, before := until, r.Expires
 	if before.After(there) {
 		there = before
+	}
+	// A login that others hold too is never shortened under them.
+	shared, err := s.sharedUntil(ctx, r)
+	if err != nil {
+		return out, false, err
+	}
+	if shared.After(there) {
+		there = shared
 	}
 	err = s.cfg.Lanes.Create(ctx, r.Target, func(ctx context.Context) error {
 		return k.renew(ctx, r.Target, r.KindVersion, r.Ref, mark, there)
@@ -94,6 +102,13 @@ func (s *Store) renewOnce(ctx context.Context, ns string, id ID, increment time.
 			again = true
 			return nil
 		}
+		if r.Cred != "" {
+			var moved bool
+			if moved, err = extendCredential(tx, r.Cred, shared, there); moved || err != nil {
+				again = moved
+				return err
+			}
+		}
 		r.Expires, r.Renewed = until, now
 		if err := r.putDue(tx, key, until, now); err != nil {
 			return err
@@ -111,4 +126,34 @@ func (s *Store) renewOnce(ctx context.Context, ns string, id ID, increment time.
 	out.Info = r.info(key)
 	out.TTL = until.Sub(now).Round(time.Second)
 	return out, false, nil
+}
+
+// sharedUntil is the target's expiry of a login that leases share; zero for a
+// lease that has its own.
+func (s *Store) sharedUntil(ctx context.Context, r *row) (until time.Time, err error) {
+	if r.Cred == "" {
+		return until, nil
+	}
+	err = s.cfg.Store.View(ctx, func(v storage.View) error {
+		c, err := getCredential(v, r.Cred)
+		if isBadRow(err) || err == nil && c == nil {
+			err = errs.Wrap(errs.Unavailable, errNoCredential, "the lease cannot be renewed: what it shares with others cannot be read; issue a new one")
+		}
+		if err == nil {
+			until = c.Until
+		}
+		return err
+	})
+	return until, err
+}
+
+// extendCredential writes down that the target was extended, unless another
+// renewal came in between: which of the two it took last is not known then.
+func extendCredential(tx storage.Tx, key string, before, until time.Time) (moved bool, err error) {
+	c, err := getCredential(tx, key)
+	if err != nil || c == nil || !c.Until.Equal(before) {
+		return err == nil, err
+	}
+	c.Until = until
+	return false, putCredential(tx, key, c)
 }

@@ -22,6 +22,9 @@ import (
 //	name/<identity>/<user>             the lease key that reserved the name
 //	due/<target>/<time>/l/<lease key>  empty: see package lane
 //	count/…/<part>                     a number, see counts.go
+//	held/<mount>/<group>/<holder>/<lease key>  empty: see caps.go
+//	cred/<ns>/<mount>/<hash>           credential, JSON: see shared.go
+//	share/<ns>/<mount>/<hash>          offer, JSON: see shared.go
 //
 // <lease key> is the row's key without "lease/". <owner> is the token's key,
 // <ns>/<hash>: a token may own leases of namespaces below its own. <hash> is a
@@ -48,6 +51,8 @@ type row struct {
 	Owner       string          `json:"o,omitempty"` // keyed hash of the token; a batch token's parent, or none
 	Names       []string        `json:"n,omitempty"`
 	Group       string          `json:"g,omitempty"`
+	Holder      string          `json:"h,omitempty"`  // who the cap counts it for, hashed; "" where there is none
+	Cred        string          `json:"cr,omitempty"` // the key of the credential that it shares, without "cred/"
 	Issued      time.Time       `json:"i"`
 	MakeBy      time.Time       `json:"mb"`
 	Expires     time.Time       `json:"x"`
@@ -80,6 +85,20 @@ func (r *row) dueKey(key string) string { return lane.Key(r.Target, r.Due, dueKi
 func (r *row) ownKey(key string) string { return ownPrefix + r.Owner + "/" + key }
 func (r *row) id() ID                   { return ID(r.Path + "/" + r.Random) }
 func hashInKey(key string) string       { return key[strings.LastIndexByte(key, '/')+1:] }
+func pathInKey(key string) string {
+	_, rest, _ := strings.Cut(key, "/")
+	_, rest, _ = strings.Cut(rest, "/")
+	return rest[:max(strings.LastIndexByte(rest, '/'), 0)]
+}
+
+// mark is what the login of a lease carries: its own, or its credential's.
+func (r *row) mark(instance, key string) string {
+	if r.Cred != "" {
+		key = r.Cred
+	}
+	return Origin{Instance: instance, Epoch: r.Epoch}.mark(hashInKey(key))
+}
+
 func mountInKey(key string) (ns, mount string) {
 	ns, rest, _ := strings.Cut(key, "/")
 	mount, _, _ = strings.Cut(rest, "/")
@@ -191,6 +210,7 @@ type Config struct {
 type Store struct {
 	cfg     Config
 	waits   waits
+	turns   turns
 	counted counted
 	making  making
 }
