@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/leasehold/leasehold/internal/engine"
 	"github.com/leasehold/leasehold/internal/errs"
 	"github.com/leasehold/leasehold/internal/policy"
 	"github.com/leasehold/leasehold/internal/route"
@@ -25,6 +26,9 @@ func (x *exchange) login(ctx context.Context) error {
 	}
 	if err != nil {
 		return err
+	}
+	if a.Held != nil {
+		return x.resume(ctx, a.Held)
 	}
 	policies := TokenPolicies(a.Policies, !a.NoDefaultPolicy)
 	for _, p := range policies {
@@ -75,7 +79,15 @@ func (x *exchange) login(ctx context.Context) error {
 	if who != nil {
 		e.EntityID = who.ID
 	}
-	t, err := x.u.tokens.Create(ctx, e, secret.String{}, x.m.live...)
+	if held, err := x.hold(ctx, e, who); err != nil || held {
+		return err
+	}
+	return x.hand(ctx, e, who, x.m)
+}
+
+// hand makes the token of a login at m and answers it.
+func (x *exchange) hand(ctx context.Context, e *token.Entry, who *engine.Identified, m *mounted) error {
+	t, err := x.u.tokens.Create(ctx, e, secret.String{}, m.live...)
 	if err != nil {
 		return err
 	}

@@ -2,9 +2,11 @@ package identity
 
 import (
 	"context"
+	"errors"
 	"strings"
 
 	"github.com/leasehold/leasehold/internal/engine"
+	"github.com/leasehold/leasehold/internal/engines/identity/mfa"
 	"github.com/leasehold/leasehold/internal/engines/identity/oidc"
 	"github.com/leasehold/leasehold/internal/errs"
 	"github.com/leasehold/leasehold/internal/route"
@@ -39,7 +41,9 @@ type Engine struct {
 	// entities; "" is a row that is not there.
 	indexed *cache[string]
 
-	tokens *oidc.Engine
+	tokens  *oidc.Engine
+	factors *mfa.Engine
+	engine.SecondFactors // those of factors
 }
 
 var (
@@ -47,6 +51,8 @@ var (
 	_ engine.Identity = (*Engine)(nil)
 	_ engine.Watcher  = (*Engine)(nil)
 	_ engine.Sweeper  = (*Engine)(nil)
+
+	_ engine.SecondFactors = (*Engine)(nil)
 )
 
 // Factory makes the engine of a mount.
@@ -54,12 +60,15 @@ func Factory(cfg Config) engine.Factory {
 	return func(_ context.Context, env engine.Env) (engine.Engine, error) {
 		e := &Engine{cfg: cfg, env: env, entities: newCache[*engine.Identified](), indexed: newCache[string]()}
 		e.tokens = oidc.New(oidc.Config{Env: env, People: e, Address: cfg.Address})
+		e.factors = mfa.New(mfa.Config{Env: env, People: e})
+		e.SecondFactors = e.factors
 		return e, nil
 	}
 }
 
 // Changed implements engine.Watcher.
 func (e *Engine) Changed(key string, rev storage.Revision) {
+	e.factors.Changed(key, rev)
 	prefix, rest, _ := strings.Cut(key, "/")
 	switch prefix + "/" {
 	case entityPrefix, memberOfPrefix:
@@ -76,15 +85,19 @@ func (e *Engine) Changed(key string, rev storage.Revision) {
 func (e *Engine) Lost(rev storage.Revision) {
 	e.entities.drop(rev)
 	e.indexed.drop(rev)
+	e.factors.Lost(rev)
 }
 
 // Routes declares the engine's endpoints.
 func (e *Engine) Routes(t *route.Table) {
 	e.tokens.Routes(t)
+	e.factors.Routes(t)
 }
 
 // Sweep implements engine.Sweeper.
-func (e *Engine) Sweep(ctx context.Context) error { return e.tokens.Sweep(ctx) }
+func (e *Engine) Sweep(ctx context.Context) error {
+	return errors.Join(e.tokens.Sweep(ctx), e.factors.Sweep(ctx))
+}
 
 // mount finds the mount that an alias is to be of.
 func (e *Engine) mount(ctx context.Context, accessor string) (Mount, error) {

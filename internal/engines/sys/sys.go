@@ -55,6 +55,7 @@ type Config struct {
 	Wrapping Wrapping
 
 	LockedUsers LockedUsers
+	Factors     Factors
 
 	Audit        AuditDevices
 	AuditHeaders AuditHeaders
@@ -158,6 +159,7 @@ func (e *Engine) Routes(t *route.Table) {
 	e.leaseRoutes(t)
 	e.wrappingRoutes(t)
 	e.lockedUserRoutes(t)
+	e.mfaRoutes(t)
 	e.toolRoutes(t)
 	e.internalRoutes(t)
 	e.pluginRoutes(t)
