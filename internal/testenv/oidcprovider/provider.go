@@ -94,11 +94,14 @@ func Start(t testing.TB, cfg Config) *Provider {
 		p.srv.Start()
 	}
 	p.URL = p.srv.URL
-	t.Cleanup(func() {
-		p.Speak()
-		p.srv.Close()
-	})
+	t.Cleanup(p.Close)
 	return p
+}
+
+// Close ends the provider: nobody answers at its address.
+func (p *Provider) Close() {
+	p.Speak()
+	p.srv.Close()
 }
 
 // User says who is logged in from now on, and what of them userinfo alone
