@@ -41,8 +41,8 @@ type Engine struct {
 	// entities; "" is a row that is not there.
 	indexed *cache[string]
 
-	tokens  *oidc.Engine
-	factors *mfa.Engine
+	tokens               *oidc.Engine
+	factors              *mfa.Engine
 	engine.SecondFactors // those of factors
 }
 
