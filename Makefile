@@ -32,7 +32,7 @@ demo: ## database credentials that expire, from login to revocation, in a few mi
 	@KEEP=$(KEEP) bin/leasehold-demo -server bin/leasehold
 
 test: ## every test, race detector and fuzz targets included; ends with their number
-	@scripts/need.sh postgres psql race node python openssl
+	@scripts/need.sh postgres psql slapd race node python openssl
 	@CI=true $(GO) run ./internal/testrun -race=$(RACE)
 
 test-quick: ## plain tests only: no race detector, no fuzzing
@@ -66,7 +66,7 @@ wire: ## replay the recorded API exchanges and list what differs
 	CI=true $(GO) test -count=1 -v -run=TestTranscripts ./internal/wiretest
 
 need: ## install what tests and demo need
-	@scripts/need.sh postgres psql race node python openssl
+	@scripts/need.sh postgres psql slapd race node python openssl
 
 clean: ## remove what was built
 	rm -rf bin

@@ -26,6 +26,9 @@ for need in "$@"; do
 		have npm || packages+=(npm) ;;
 	python) # with its PostgreSQL driver, for the example
 		python3 -c 'import psycopg2' 2>/dev/null || /usr/bin/python3 -c 'import psycopg2' 2>/dev/null || packages+=(python3 python3-psycopg2) ;;
+	slapd) # OpenLDAP's server, which Debian keeps in /usr/sbin, and its clients
+		have slapd || [ -x /usr/sbin/slapd ] || packages+=(slapd)
+		have ldapadd || packages+=(ldap-utils) ;;
 	openssl) # the pages make keys and a certificate with it
 		have openssl || packages+=(openssl) ;;
 	*) echo "need.sh: I do not know what $need is" >&2; exit 2 ;;
@@ -52,8 +55,21 @@ install() {
 	"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
 
+before="" policy=""
+undo() { # what was changed for the time of installing
+	[ -z "$before" ] || { "${as_root[@]}" tee "$conf" <"$before" >/dev/null; rm -f "$before"; }
+	[ -z "$policy" ] || "${as_root[@]}" rm -f "$policy"
+}
+trap undo EXIT
+
 echo "==> Installing from the distribution's packages: ${packages[*]}"
 "${as_root[@]}" apt-get update -qq
+if [[ " ${packages[*]} " == *" slapd "* ]] && [ ! -e /usr/sbin/policy-rc.d ]; then
+	# Debian's package would start its service; this is how one says no.
+	policy=/usr/sbin/policy-rc.d
+	printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
+	"${as_root[@]}" chmod 0755 "$policy"
+fi
 if [[ " ${packages[*]} " == *" postgresql "* ]]; then
 	# Debian's package would create a cluster and start it. Its switch for
 	# that is put back afterwards to what it was.
@@ -62,7 +78,6 @@ if [[ " ${packages[*]} " == *" postgresql "* ]]; then
 	install postgresql-common
 	before=$(mktemp)
 	cat "$conf" >"$before"
-	trap '"${as_root[@]}" tee "$conf" <"$before" >/dev/null; rm -f "$before"' EXIT
 	{ grep -v '^[[:space:]#]*create_main_cluster' "$before" || true; echo 'create_main_cluster = false'; } |
 		"${as_root[@]}" tee "$conf" >/dev/null
 fi

@@ -58,28 +58,47 @@ func debianPostgres(out io.Writer) (string, error) {
 	return "", errors.New("the package postgresql was installed, but it brought no initdb under /usr/lib/postgresql")
 }
 
-const byHand = "sudo apt-get install -y --no-install-recommends postgresql"
+const byHand = "sudo apt-get install -y --no-install-recommends "
 
-func installPostgres(out io.Writer) error {
+// asRoot runs a command as root: as it is, or by sudo where that asks for no
+// password.
+type asRoot struct {
+	sudo   []string
+	byHand string // what a person can do instead
+}
+
+// rootFor finds out how to install packages. what is missing is named in the
+// error.
+func rootFor(what string, packages ...string) (*asRoot, error) {
+	r := &asRoot{byHand: byHand + strings.Join(packages, " ")}
 	if _, err := exec.LookPath("apt-get"); err != nil {
-		return errors.New("PostgreSQL is missing and there is no apt-get; install PostgreSQL 13 or later so that initdb is in PATH")
+		return nil, fmt.Errorf("%s is missing and there is no apt-get; install it so that its programs are in PATH", what)
 	}
-	var sudo []string
 	if os.Geteuid() != 0 {
 		if exec.Command("sudo", "-n", "true").Run() != nil {
-			return fmt.Errorf("PostgreSQL is missing; run this and try again:\n\n    %s", byHand)
+			return nil, fmt.Errorf("%s is missing; run this and try again:\n\n    %s", what, r.byHand)
 		}
-		sudo = []string{"sudo", "-n"}
+		r.sudo = []string{"sudo", "-n"}
 	}
-	run := func(args ...string) error {
-		args = append(append([]string{}, sudo...), args...)
-		c := exec.Command(args[0], args[1:]...)
-		c.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
-		if said, err := c.CombinedOutput(); err != nil {
-			return fmt.Errorf("%s: %w\n%s\nBy hand: %s", strings.Join(args, " "), err, said, byHand)
-		}
-		return nil
+	return r, nil
+}
+
+func (r *asRoot) run(args ...string) error {
+	args = append(append([]string{}, r.sudo...), args...)
+	c := exec.Command(args[0], args[1:]...)
+	c.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
+	if said, err := c.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w\n%s\nBy hand: %s", strings.Join(args, " "), err, said, r.byHand)
 	}
+	return nil
+}
+
+func installPostgres(out io.Writer) error {
+	root, err := rootFor("PostgreSQL 13 or later", "postgresql")
+	if err != nil {
+		return err
+	}
+	run := root.run
 	// Without this the package makes a cluster and starts it. The file is
 	// read by a package that comes along with it, and put back afterwards.
 	const conf = "/etc/postgresql-common/createcluster.conf"
