@@ -61,7 +61,7 @@ func (e *Engine) namespaceRoutes(t *route.Table) {
 	// Without these a POST would make a namespace of that name.
 	doc := route.Doc("Seal a single namespace: not possible.")
 	route.Write(t, "namespaces/{path...}/seal", refuseSealing, doc)
-	route.Write(t, "namespaces/{path...}/unseal", refuseSealing, doc)
+	route.Write(t, "namespaces/{path...}/unseal", refuseUnsealing, doc)
 	route.Read(t, "namespaces/{path...}/seal-status", refuseSealing, doc)
 	route.Delete(t, "namespaces/{path...}/delete-sealed", refuseSealing, doc)
 
@@ -120,21 +120,27 @@ func (e *Engine) readNamespace(ctx context.Context, req *route.Request, in names
 	return n.out(), err
 }
 
-type namespaceWriteIn struct {
-	namespaceIn
-	Metadata wire.Opt[wire.KV] `json:"custom_metadata" doc:"Notes about it: names with text values."`
-	Seal     wire.Value        `json:"seal"`
-	PGPKeys  wire.Value        `json:"pgp_keys"`
+// ownSeal is what a client sends that wants a namespace with keys of its own.
+type ownSeal struct {
+	Seal    wire.Value `json:"seal"`
+	PGPKeys wire.Value `json:"pgp_keys"`
 }
 
-// Validate refuses what would make a namespace with keys of its own.
-func (in namespaceWriteIn) Validate() error {
+func (in ownSeal) check() error {
 	if in.Seal.Kind() != wire.Null || in.PGPKeys.Kind() != wire.Null {
-		_, err := refuseSealing(context.Background(), nil, route.None{})
-		return err
+		return errNoSeal
 	}
 	return nil
 }
+
+type namespaceWriteIn struct {
+	namespaceIn
+	ownSeal
+	Metadata wire.Opt[wire.KV] `json:"custom_metadata" doc:"Notes about it: names with text values."`
+}
+
+// Validate refuses a seal of its own.
+func (in namespaceWriteIn) Validate() error { return in.check() }
 
 // writeNamespace makes a namespace, or leaves one as it is but for the notes
 // that were sent.
@@ -153,16 +159,18 @@ func (e *Engine) writeNamespace(ctx context.Context, req *route.Request, in name
 
 type namespacePatchIn struct {
 	namespaceIn
+	ownSeal
 	Metadata wire.Opt[wire.Object] `json:"custom_metadata" doc:"Notes to change; null removes one."`
 }
 
+// Validate wants texts, or null to remove one.
 func (in namespacePatchIn) Validate() error {
 	for name, v := range in.Metadata.Value.All() {
 		if _, ok := v.Text(); !ok && v.Kind() != wire.Null {
 			return errs.New(errs.Invalid, "custom_metadata: %q has a value that is no text", name)
 		}
 	}
-	return nil
+	return in.check()
 }
 
 func (e *Engine) patchNamespace(ctx context.Context, req *route.Request, in namespacePatchIn) (namespaceOut, error) {
@@ -204,8 +212,20 @@ func (e *Engine) deleteNamespace(ctx context.Context, req *route.Request, in nam
 	return &namespaceDeletedOut{Status: "in-progress"}, nil
 }
 
-func refuseSealing(context.Context, *route.Request, route.None) (route.None, error) {
-	return route.None{}, errs.New(errs.Invalid, "a namespace has no seal of its own: all of the store is under one; sys/namespaces/api-lock closes a namespace's API")
+var errNoSeal = errs.New(errs.Invalid, "a namespace has no seal of its own: all of the store is under one; sys/namespaces/api-lock closes a namespace's API")
+
+type ownUnsealIn struct {
+	namespaceIn
+	Key   secret.String `json:"key"`
+	Reset bool          `json:"reset"`
+}
+
+func refuseSealing(context.Context, *route.Request, namespaceIn) (route.None, error) {
+	return route.None{}, errNoSeal
+}
+
+func refuseUnsealing(context.Context, *route.Request, ownUnsealIn) (route.None, error) {
+	return route.None{}, errNoSeal
 }
 
 type lockOut struct {
