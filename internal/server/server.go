@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 
 	"github.com/leasehold/leasehold/internal/auth/cert"
+	"github.com/leasehold/leasehold/internal/auth/jwt"
 	"github.com/leasehold/leasehold/internal/config"
 	"github.com/leasehold/leasehold/internal/core"
 	"github.com/leasehold/leasehold/internal/engine"
@@ -84,6 +85,8 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 	boot := route.NewTable()
 	engines := map[string]engine.Factory{
 		"auth/cert":        cert.New,
+		"auth/jwt":         jwt.New,
+		"auth/oidc":        jwt.New,
 		"secret/cubbyhole": cubbyhole.New,
 		"secret/database":  database.New,
 		"secret/kv":        kv.New,
