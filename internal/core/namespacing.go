@@ -76,6 +76,9 @@ func (c *Core) AddNamespace(ctx context.Context, ns, path string, metadata map[s
 	if err := checkName(name); err != nil {
 		return none, err
 	}
+	if strings.HasSuffix(above, "/") {
+		return none, errs.New(errs.Invalid, "the path %q has an empty name in it", path)
+	}
 	parent := t.at(ns, above)
 	switch {
 	case parent == nil:
