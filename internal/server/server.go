@@ -19,6 +19,7 @@ import (
 	"github.com/leasehold/leasehold/internal/engines/database"
 	"github.com/leasehold/leasehold/internal/engines/identity"
 	"github.com/leasehold/leasehold/internal/engines/kv"
+	"github.com/leasehold/leasehold/internal/engines/transit"
 	"github.com/leasehold/leasehold/internal/lane"
 	"github.com/leasehold/leasehold/internal/route"
 	"github.com/leasehold/leasehold/internal/seal"
@@ -90,6 +91,7 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 		"secret/cubbyhole": cubbyhole.New,
 		"secret/database":  database.New,
 		"secret/kv":        kv.New,
+		"secret/transit":   transit.New,
 	}
 	s.core = core.New(core.Config{
 		Store: s.traced(s.store), Engines: engines, Boot: boot, Seal: core.SealConfig{Wrappers: wrappers}, Devices: makeDevice,

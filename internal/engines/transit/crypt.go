@@ -1,0 +1,398 @@
+package transit
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"strconv"
+	"strings"
+
+	"github.com/leasehold/leasehold/internal/engines/transit/primitive"
+	"github.com/leasehold/leasehold/internal/errs"
+	"github.com/leasehold/leasehold/internal/route"
+	"github.com/leasehold/leasehold/internal/wire"
+)
+
+// This file encrypts and decrypts. A request names one item, or a batch of
+// them; an item of a batch fails alone.
+
+// prefix is what every ciphertext, signature and MAC begins with, before the
+// version of its key.
+const prefix = "vault:v"
+
+// textOf is the text of some bytes made by a version.
+func textOf(version int, b []byte) string {
+	out := make([]byte, 0, len(prefix)+12+base64.StdEncoding.EncodedLen(len(b)))
+	out = strconv.AppendInt(append(out, prefix...), int64(version), 10)
+	return string(base64.StdEncoding.AppendEncode(append(out, ':'), b))
+}
+
+// parse takes such a text apart. what is what the text is called in errors.
+func parse(text, what string, enc *base64.Encoding) (version int, b []byte, err error) {
+	rest, ok := strings.CutPrefix(text, prefix)
+	if !ok {
+		return 0, nil, errs.New(errs.Invalid, "invalid %s: no prefix", what)
+	}
+	number, data, ok := strings.Cut(rest, ":")
+	if !ok {
+		return 0, nil, errs.New(errs.Invalid, "invalid %s: wrong number of fields", what)
+	}
+	version, err = strconv.Atoi(number)
+	if err != nil || version < 0 {
+		return 0, nil, errs.New(errs.Invalid, "invalid %s: version number could not be decoded", what)
+	}
+	if version == 0 {
+		version = 1 // of Vault 0.2 and earlier
+	}
+	if b, err = enc.DecodeString(data); err != nil {
+		return 0, nil, errs.New(errs.Invalid, "invalid %s: could not decode base64", what)
+	}
+	return version, b, nil
+}
+
+// decodeField is the bytes of a field that is base64.
+func decodeField(name, s string) ([]byte, error) {
+	if s == "" {
+		return nil, nil
+	}
+	b, err := base64.StdEncoding.DecodeString(s)
+	if err != nil {
+		return nil, errs.New(errs.Invalid, "failed to base64-decode %s: %v", name, err)
+	}
+	return b, nil
+}
+
+// itemIn is one thing to encrypt, decrypt or wrap anew.
+type itemIn struct {
+	Plaintext      wire.Opt[string] `json:"plaintext" doc:"What to encrypt, base64."`
+	Ciphertext     wire.Opt[string] `json:"ciphertext" doc:"What to decrypt, as encrypting gave it."`
+	Context        string           `json:"context" doc:"Context of a derived key, base64."`
+	Nonce          string           `json:"nonce" doc:"Refused: nonces are drawn, or made of the plaintext by a convergent key."`
+	AssociatedData string           `json:"associated_data" doc:"What is authenticated with the ciphertext and must be the same when decrypting, base64."`
+	KeyVersion     int              `json:"key_version" doc:"Version to encrypt by; 0: the newest."`
+	Reference      string           `json:"reference" doc:"Given back with the item's result."`
+	Padding        string           `json:"padding_scheme" doc:"Padding of an RSA key: oaep or pkcs1v15."`
+	DecryptPadding string           `json:"decrypt_padding_scheme" doc:"When wrapping anew, the padding of the old ciphertext."`
+	EncryptPadding string           `json:"encrypt_padding_scheme" doc:"When wrapping anew, the padding of the new ciphertext."`
+}
+
+type cryptIn struct {
+	nameIn
+	itemIn
+	Batch       wire.Opt[[]itemIn] `json:"batch_input" doc:"Many items in place of one."`
+	PartialCode int                `json:"partial_failure_response_code" doc:"Status of the answer when some items of a batch failed; 0: 400."`
+	Type        string             `json:"type" doc:"Type of the key to create where there is none."`
+	Convergent  bool               `json:"convergent_encryption" doc:"Whether the key to create is a convergent one."`
+}
+
+// itemOut is the result of one item.
+type itemOut struct {
+	Ciphertext string           `json:"ciphertext,omitempty"`
+	Error      string           `json:"error,omitempty"`
+	KeyVersion int              `json:"key_version,omitempty"`
+	Plaintext  wire.Opt[string] `json:"plaintext,omitempty"`
+	Reference  wire.Opt[string] `json:"reference,omitempty"`
+}
+
+type cryptOut struct {
+	itemOut
+	Batch []itemOut `json:"batch_results,omitempty"`
+}
+
+func (e *Engine) encryptExists(ctx context.Context, _ *route.Request, in cryptIn) (bool, error) {
+	k, err := e.key(ctx, in.Name)
+	return k != nil, err
+}
+
+func (e *Engine) encrypt(ctx context.Context, req *route.Request, in cryptIn) (cryptOut, error) {
+	k, err := e.key(ctx, in.Name)
+	if err != nil {
+		return cryptOut{}, err
+	}
+	if k == nil {
+		// The policies were asked for the right to create it: see Exists.
+		if err := e.createForEncrypt(ctx, in); err != nil {
+			return cryptOut{}, err
+		}
+	}
+	return e.each(ctx, req, in, "encryption", false, e.encryptItem)
+}
+
+func (e *Engine) createForEncrypt(ctx context.Context, in cryptIn) error {
+	conf, err := e.keysConfig(ctx)
+	if err != nil {
+		return err
+	}
+	if conf.DisableUpsert {
+		return errs.New(errs.Invalid, "encryption key not found")
+	}
+	derived := in.Context != ""
+	for _, it := range in.Batch.Value {
+		derived = derived || it.Context != ""
+	}
+	switch t, _ := primitive.Named(in.Type, ""); {
+	case t == "", t.Abilities().Encrypt && t.Abilities().Symmetric:
+	default:
+		return errs.New(errs.Invalid, "unknown key type %q for a key that encrypting creates; create it at keys/%s first", in.Type, in.Name)
+	}
+	return e.create(ctx, createIn{nameIn: in.nameIn, specIn: specIn{Type: in.Type}, Derived: derived, Convergent: in.Convergent})
+}
+
+func (e *Engine) decrypt(ctx context.Context, req *route.Request, in cryptIn) (cryptOut, error) {
+	return e.each(ctx, req, in, "encryption", true, e.decryptItem)
+}
+
+func (e *Engine) rewrap(ctx context.Context, req *route.Request, in cryptIn) (cryptOut, error) {
+	return e.each(ctx, req, in, "encryption", false, e.rewrapItem)
+}
+
+// each does something to one item or to each of a batch.
+func (e *Engine) each(ctx context.Context, req *route.Request, in cryptIn, what string, shows bool,
+	do func(context.Context, *readyKey, *itemIn) (itemOut, error)) (cryptOut, error) {
+	k, err := e.usable(ctx, in.Name, what)
+	if err != nil {
+		return cryptOut{}, err
+	}
+	if !in.Batch.Set {
+		out, err := do(ctx, k, &in.itemIn)
+		return cryptOut{itemOut: out}, err
+	}
+	if len(in.Batch.Value) == 0 {
+		return cryptOut{}, errs.New(errs.Invalid, "missing batch input to process")
+	}
+	out := cryptOut{Batch: make([]itemOut, len(in.Batch.Value))}
+	failed := 0
+	for i := range in.Batch.Value {
+		it := &in.Batch.Value[i]
+		r, err := do(ctx, k, it)
+		if err != nil {
+			if !callers(err) {
+				return cryptOut{}, err
+			}
+			failed++
+			r = itemOut{Error: errs.Message(err)}
+			if shows {
+				r.Plaintext = wire.Some("")
+			}
+		}
+		r.Reference = wire.Some(it.Reference)
+		out.Batch[i] = r
+	}
+	if failed > 0 {
+		req.SetStatus(400)
+		if failed < len(out.Batch) && in.PartialCode > 0 {
+			if in.PartialCode < 200 || in.PartialCode > 599 {
+				return cryptOut{}, errs.New(errs.Invalid, "partial_failure_response_code %d is no HTTP status", in.PartialCode)
+			}
+			req.SetStatus(in.PartialCode)
+		}
+	}
+	return out, nil
+}
+
+// callers reports whether an error is about what the caller sent, and so only
+// about one item.
+func callers(err error) bool { return errs.Is(err, errs.Invalid) }
+
+// asCallers gives an error of the cryptography its kind: with a key that was
+// loaded, only what the caller sent can be wrong.
+func asCallers(err error) error {
+	var known *errs.Error
+	if err == nil || errors.As(err, &known) {
+		return err
+	}
+	return errs.New(errs.Invalid, "%v", err)
+}
+
+var errNonce = errs.New(errs.Invalid, "provided nonce not allowed for this key: nonces are drawn anew each time, or made of the plaintext by a convergent key")
+
+// cipher finds what encrypts or decrypts for an item by a version of a key.
+func (e *Engine) cipher(ctx context.Context, k *readyKey, version int, it *itemIn) (c primitive.Cipher, o primitive.CipherOptions, err error) {
+	if it.Nonce != "" {
+		return nil, o, errNonce
+	}
+	about, err := decodeField("context", it.Context)
+	if err != nil {
+		return nil, o, err
+	}
+	if o.AssociatedData, err = decodeField("associated_data", it.AssociatedData); err != nil {
+		return nil, o, err
+	}
+	if able := k.Spec.Type.Abilities(); o.AssociatedData != nil && !able.Symmetric && !able.KEM {
+		return nil, o, errs.New(errs.Invalid, "associated_data is not for keys of type %s", k.Spec.Type)
+	}
+	o.Padding = it.Padding
+	v, err := e.version(ctx, k, version)
+	if err != nil {
+		return nil, o, err
+	}
+	key, err := k.derived(v, about)
+	if err != nil {
+		return nil, o, err
+	}
+	c, ok := key.(primitive.Cipher)
+	if !ok {
+		return nil, o, errs.New(errs.Invalid, "message encryption not supported for key type %s", k.Spec.Type)
+	}
+	return c, o, nil
+}
+
+// forEncryption is the version to encrypt or sign by.
+func (k *readyKey) forEncryption(asked int) (int, error) {
+	switch {
+	case asked == 0:
+		return k.Latest, nil
+	case asked < 0:
+		return 0, errs.New(errs.Invalid, "requested version for encryption is negative")
+	case asked > k.Latest:
+		return 0, errs.New(errs.Invalid, "requested version for encryption is higher than the latest key version")
+	case asked < k.MinEncryption, asked < k.MinDecryption:
+		return 0, errs.New(errs.Invalid, "requested version for encryption is less than the minimum encryption key version")
+	}
+	return asked, nil
+}
+
+// forDecryption refuses versions that do not decrypt or verify.
+func (k *readyKey) forDecryption(version int, what string) error {
+	switch {
+	case version > k.Latest:
+		return errs.New(errs.Invalid, "invalid %s: version is too new", what)
+	case version < k.MinDecryption:
+		return errs.New(errs.Invalid, "%s or signature version is disallowed by policy (too old)", what)
+	}
+	return nil
+}
+
+func (e *Engine) encryptItem(ctx context.Context, k *readyKey, it *itemIn) (itemOut, error) {
+	if !it.Plaintext.Set {
+		return itemOut{}, errs.New(errs.Invalid, "missing plaintext to encrypt")
+	}
+	plain, err := base64.StdEncoding.DecodeString(it.Plaintext.Value)
+	if err != nil {
+		return itemOut{}, errs.New(errs.Invalid, "failed to base64-decode plaintext: %v", err)
+	}
+	return e.seal(ctx, k, it, plain)
+}
+
+// seal encrypts bytes for an item.
+func (e *Engine) seal(ctx context.Context, k *readyKey, it *itemIn, plain []byte) (itemOut, error) {
+	b, version, err := e.sealBytes(ctx, k, it, plain)
+	if err != nil {
+		return itemOut{}, err
+	}
+	return itemOut{Ciphertext: textOf(version, b), KeyVersion: version}, nil
+}
+
+func (e *Engine) sealBytes(ctx context.Context, k *readyKey, it *itemIn, plain []byte) (b []byte, version int, err error) {
+	if !k.Spec.Type.Abilities().Encrypt {
+		return nil, 0, errs.New(errs.Invalid, "message encryption not supported for key type %s", k.Spec.Type)
+	}
+	if version, err = k.forEncryption(it.KeyVersion); err != nil {
+		return nil, 0, err
+	}
+	c, o, err := e.cipher(ctx, k, version, it)
+	if err != nil {
+		return nil, 0, err
+	}
+	b, err = c.Encrypt(plain, o)
+	return b, version, asCallers(err)
+}
+
+// open decrypts an item.
+func (e *Engine) open(ctx context.Context, k *readyKey, it *itemIn) ([]byte, error) {
+	if it.Ciphertext.Value == "" {
+		return nil, errs.New(errs.Invalid, "missing ciphertext to decrypt")
+	}
+	version, b, err := parse(it.Ciphertext.Value, "ciphertext", base64.StdEncoding)
+	if err != nil {
+		return nil, err
+	}
+	return e.openBytes(ctx, k, it, version, b)
+}
+
+func (e *Engine) openBytes(ctx context.Context, k *readyKey, it *itemIn, version int, b []byte) ([]byte, error) {
+	if !k.Spec.Type.Abilities().Decrypt {
+		return nil, errs.New(errs.Invalid, "message decryption not supported for key type %s", k.Spec.Type)
+	}
+	if err := k.forDecryption(version, "ciphertext"); err != nil {
+		return nil, err
+	}
+	c, o, err := e.cipher(ctx, k, version, it)
+	if err != nil {
+		return nil, err
+	}
+	plain, err := c.Decrypt(b, o)
+	return plain, asCallers(err)
+}
+
+func (e *Engine) decryptItem(ctx context.Context, k *readyKey, it *itemIn) (itemOut, error) {
+	plain, err := e.open(ctx, k, it)
+	if err != nil {
+		return itemOut{}, err
+	}
+	return itemOut{Plaintext: wire.Some(base64.StdEncoding.EncodeToString(plain))}, nil
+}
+
+func (e *Engine) rewrapItem(ctx context.Context, k *readyKey, it *itemIn) (itemOut, error) {
+	from, to := *it, *it
+	from.KeyVersion = 0
+	if it.DecryptPadding != "" {
+		from.Padding = it.DecryptPadding
+	}
+	if it.EncryptPadding != "" {
+		to.Padding = it.EncryptPadding
+	}
+	plain, err := e.open(ctx, k, &from)
+	if err != nil {
+		return itemOut{}, err
+	}
+	defer clear(plain)
+	return e.seal(ctx, k, &to, plain)
+}
+
+type dataKeyIn struct {
+	nameIn
+	Plaintext      string `json:"plaintext" doc:"plaintext shows the key too, wrapped only gives it encrypted."`
+	Bits           int    `json:"bits" doc:"Length of the key: 128, 256 (if nothing is said) or 512."`
+	Context        string `json:"context" doc:"Context of a derived key, base64."`
+	Nonce          string `json:"nonce" doc:"Refused: nonces are drawn."`
+	AssociatedData string `json:"associated_data" doc:"What is authenticated with the ciphertext, base64."`
+	KeyVersion     int    `json:"key_version" doc:"Version to encrypt by; 0: the newest."`
+	Padding        string `json:"padding_scheme" doc:"Padding of an RSA key: oaep or pkcs1v15."`
+}
+
+type dataKeyOut struct {
+	Ciphertext string           `json:"ciphertext"`
+	KeyVersion int              `json:"key_version"`
+	Plaintext  wire.Opt[string] `json:"plaintext,omitempty"`
+}
+
+func (e *Engine) dataKey(ctx context.Context, _ *route.Request, in dataKeyIn) (dataKeyOut, error) {
+	if in.Plaintext != "plaintext" && in.Plaintext != "wrapped" {
+		return dataKeyOut{}, errs.New(errs.Invalid, "Invalid path, must be 'plaintext' or 'wrapped'")
+	}
+	k, err := e.usable(ctx, in.Name, "encryption")
+	if err != nil {
+		return dataKeyOut{}, err
+	}
+	bits := in.Bits
+	switch bits {
+	case 0:
+		bits = 256
+	case 128, 256, 512:
+	default:
+		return dataKeyOut{}, errs.New(errs.Invalid, "invalid bit length: a data key has 128, 256 or 512 bits")
+	}
+	key := primitive.Random(bits / 8)
+	defer clear(key)
+	it := itemIn{Context: in.Context, Nonce: in.Nonce, AssociatedData: in.AssociatedData, KeyVersion: in.KeyVersion, Padding: in.Padding}
+	sealed, err := e.seal(ctx, k, &it, key)
+	if err != nil {
+		return dataKeyOut{}, err
+	}
+	out := dataKeyOut{Ciphertext: sealed.Ciphertext, KeyVersion: sealed.KeyVersion}
+	if in.Plaintext == "plaintext" {
+		out.Plaintext = wire.Some(base64.StdEncoding.EncodeToString(key))
+	}
+	return out, nil
+}

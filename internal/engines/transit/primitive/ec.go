@@ -1,0 +1,192 @@
+package primitive
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"math/big"
+)
+
+func curveOf(t Type) elliptic.Curve {
+	switch t {
+	case ECDSAP384:
+		return elliptic.P384()
+	case ECDSAP521:
+		return elliptic.P521()
+	}
+	return elliptic.P256()
+}
+
+func generateEC(t Type) (Material, error) {
+	if t == Ed25519 {
+		return ed25519Material(Random(ed25519.SeedSize))
+	}
+	k, err := ecdsa.GenerateKey(curveOf(t), rand.Reader)
+	if err != nil {
+		return Material{}, err
+	}
+	return pkixMaterial(k)
+}
+
+func ed25519Material(seed []byte) (Material, error) {
+	return pkixMaterial(ed25519.NewKeyFromSeed(seed))
+}
+
+// pkixMaterial is the stored form of a key of the standard library's.
+func pkixMaterial(k crypto.Signer) (m Material, err error) {
+	if m.Secret, err = x509.MarshalPKCS8PrivateKey(k); err != nil {
+		return m, err
+	}
+	m.Public, err = x509.MarshalPKIXPublicKey(k.Public())
+	return m, err
+}
+
+// errMismatch is the answer to material of another type of key.
+func errMismatch(t Type, k any) error {
+	return fmt.Errorf("the key is a %T, which does not fit the type %s", k, t)
+}
+
+func loadEC(t Type, m Material) (Key, error) {
+	pub, err := x509.ParsePKIXPublicKey(m.Public)
+	if err != nil {
+		return nil, err
+	}
+	var priv any
+	if m.Secret != nil {
+		if priv, err = x509.ParsePKCS8PrivateKey(m.Secret); err != nil {
+			return nil, err
+		}
+	}
+	if t == Ed25519 {
+		p, ok := pub.(ed25519.PublicKey)
+		if !ok {
+			return nil, errMismatch(t, pub)
+		}
+		k := &edKey{pub: p}
+		if k.priv, ok = priv.(ed25519.PrivateKey); !ok && priv != nil {
+			return nil, errMismatch(t, priv)
+		}
+		return k, nil
+	}
+	p, ok := pub.(*ecdsa.PublicKey)
+	if !ok || p.Curve != curveOf(t) {
+		return nil, errMismatch(t, pub)
+	}
+	k := &ecKey{pub: p}
+	if k.priv, ok = priv.(*ecdsa.PrivateKey); !ok && priv != nil {
+		return nil, errMismatch(t, priv)
+	}
+	return k, nil
+}
+
+// edKey signs by Ed25519 (RFC 8032): the input itself, or as Ed25519ph a
+// SHA-512 digest.
+type edKey struct {
+	pub  ed25519.PublicKey
+	priv ed25519.PrivateKey // nil: public half only
+}
+
+func (k *edKey) options(o SignOptions) (*ed25519.Options, error) {
+	opts := &ed25519.Options{Context: string(o.Context)}
+	if o.Prehashed {
+		if o.Hash.crypto() != crypto.SHA512 {
+			return nil, errors.New("a prehashed input of an ed25519 key is a sha2-512 digest (Ed25519ph)")
+		}
+		opts.Hash = crypto.SHA512
+	}
+	if len(o.Context) > 255 {
+		return nil, errors.New("signature_context is longer than 255 bytes")
+	}
+	return opts, nil
+}
+
+func (k *edKey) Sign(input []byte, o SignOptions) ([]byte, error) {
+	if k.priv == nil {
+		return nil, ErrNoPrivate
+	}
+	opts, err := k.options(o)
+	if err != nil {
+		return nil, err
+	}
+	if o.Prehashed && len(input) != crypto.SHA512.Size() {
+		return nil, ErrDigest
+	}
+	return k.priv.Sign(nil, input, opts)
+}
+
+func (k *edKey) Verify(input, sig []byte, o SignOptions) (bool, error) {
+	opts, err := k.options(o)
+	if err != nil {
+		return false, err
+	}
+	if o.Prehashed && len(input) != crypto.SHA512.Size() {
+		return false, ErrDigest
+	}
+	return ed25519.VerifyWithOptions(k.pub, input, sig, opts) == nil, nil
+}
+
+// ecKey signs by ECDSA (FIPS 186-5).
+type ecKey struct {
+	pub  *ecdsa.PublicKey
+	priv *ecdsa.PrivateKey // nil: public half only
+}
+
+func (k *ecKey) Sign(input []byte, o SignOptions) ([]byte, error) {
+	if k.priv == nil {
+		return nil, ErrNoPrivate
+	}
+	d, err := o.digest(input)
+	if err != nil {
+		return nil, err
+	}
+	if !o.JWS {
+		return ecdsa.SignASN1(rand.Reader, k.priv, d)
+	}
+	r, s, err := ecdsa.Sign(rand.Reader, k.priv, d)
+	if err != nil {
+		return nil, err
+	}
+	n := k.width()
+	out := make([]byte, 2*n)
+	r.FillBytes(out[:n])
+	s.FillBytes(out[n:])
+	return out, nil
+}
+
+// width of one number in a JWS signature, in bytes.
+func (k *ecKey) width() int { return (k.pub.Curve.Params().BitSize + 7) / 8 }
+
+func (k *ecKey) Verify(input, sig []byte, o SignOptions) (bool, error) {
+	d, err := o.digest(input)
+	if err != nil {
+		return false, err
+	}
+	if !o.JWS {
+		return ecdsa.VerifyASN1(k.pub, d, sig), nil
+	}
+	n := k.width()
+	if len(sig) != 2*n {
+		return false, nil
+	}
+	r, s := new(big.Int).SetBytes(sig[:n]), new(big.Int).SetBytes(sig[n:])
+	return ecdsa.Verify(k.pub, d, r, s), nil
+}
+
+// Ed25519Private is the private key of stored material in the 64 bytes that Go
+// and Vault write it in: the seed (RFC 8032) and the public key.
+func Ed25519Private(m Material) ([]byte, error) {
+	k, err := x509.ParsePKCS8PrivateKey(m.Secret)
+	if err != nil {
+		return nil, err
+	}
+	p, ok := k.(ed25519.PrivateKey)
+	if !ok {
+		return nil, errMismatch(Ed25519, k)
+	}
+	return p, nil
+}

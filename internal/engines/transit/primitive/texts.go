@@ -1,0 +1,184 @@
+package primitive
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
+	"errors"
+	"fmt"
+
+	"filippo.io/mldsa"
+)
+
+// PublicText is the public half of a key as people are shown it: PEM (PKIX) of
+// RSA and ECDSA, base64 of the raw key of others. A hybrid key has two.
+func PublicText(s Spec, m Material) (text, second string, err error) {
+	switch s.Type {
+	case Ed25519:
+		pub, err := x509.ParsePKIXPublicKey(m.Public)
+		if err != nil {
+			return "", "", err
+		}
+		p, ok := pub.(ed25519.PublicKey)
+		if !ok {
+			return "", "", errMismatch(s.Type, pub)
+		}
+		return base64.StdEncoding.EncodeToString(p), "", nil
+	case ECDSAP256, ECDSAP384, ECDSAP521, RSA2048, RSA3072, RSA4096:
+		return pemOf("PUBLIC KEY", m.Public), "", nil
+	case Hybrid:
+		a, b, ok := unpair(m.Public)
+		if !ok {
+			return "", "", errors.New("the public keys of a hybrid key are damaged")
+		}
+		_, ec := s.halves()
+		if text, _, err = PublicText(ec, Material{Public: b}); err != nil {
+			return "", "", err
+		}
+		return base64.StdEncoding.EncodeToString(a), text, nil
+	}
+	return base64.StdEncoding.EncodeToString(m.Public), "", nil
+}
+
+func pemOf(typ string, der []byte) string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: typ, Bytes: der}))
+}
+
+// SecretText is a whole key for export: PEM of RSA (PKCS #1) and ECDSA
+// (SEC 1), base64 of others.
+func SecretText(s Spec, m Material) (string, error) {
+	if m.Secret == nil {
+		return "", ErrNoPrivate
+	}
+	switch s.Type {
+	case Ed25519:
+		p, err := Ed25519Private(m)
+		return base64.StdEncoding.EncodeToString(p), err
+	case ECDSAP256, ECDSAP384, ECDSAP521, RSA2048, RSA3072, RSA4096:
+		k, err := x509.ParsePKCS8PrivateKey(m.Secret)
+		if err != nil {
+			return "", err
+		}
+		switch k := k.(type) {
+		case *rsa.PrivateKey:
+			return pemOf("RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(k)), nil
+		case *ecdsa.PrivateKey:
+			der, err := x509.MarshalECPrivateKey(k)
+			return pemOf("EC PRIVATE KEY", der), err
+		}
+		return "", errMismatch(s.Type, k)
+	}
+	return base64.StdEncoding.EncodeToString(m.Secret), nil
+}
+
+// Wrappable is the form in which a key is wrapped for another server: the key
+// itself of a symmetric one, PKCS #8 of others.
+func Wrappable(m Material) ([]byte, error) {
+	if m.Secret == nil {
+		return nil, ErrNoPrivate
+	}
+	return m.Secret, nil
+}
+
+// Imported makes material of what Wrappable gives.
+func Imported(s Spec, b []byte) (m Material, err error) {
+	switch s.Type {
+	case AES128GCM, AES256GCM, ChaCha20Poly1305, XChaCha20Poly1305, AES128CMAC, AES192CMAC, AES256CMAC:
+		if want := s.secretSize(); len(b) != want {
+			return m, fmt.Errorf("invalid key size %d bytes for key type %s, which has %d", len(b), s.Type, want)
+		}
+		return Material{Secret: b}, nil
+	case HMAC:
+		if len(b) < 32 || len(b) > 512 {
+			return m, fmt.Errorf("invalid key size %d bytes for an HMAC key, which has 32 to 512", len(b))
+		}
+		return Material{Secret: b}, nil
+	case MLDSA:
+		p, err := mldsaParameters(s.ParameterSet)
+		if err != nil {
+			return m, err
+		}
+		k, err := mldsa.NewPrivateKey(p, b)
+		if err != nil {
+			return m, fmt.Errorf("an ml-dsa key is imported as its seed of 32 bytes: %w", err)
+		}
+		return Material{Secret: b, Public: k.PublicKey().Bytes()}, nil
+	case Ed25519, ECDSAP256, ECDSAP384, ECDSAP521, RSA2048, RSA3072, RSA4096:
+	default:
+		return m, fmt.Errorf("keys of type %s cannot be imported", s.Type)
+	}
+	k, err := parsePrivate(b)
+	if err != nil {
+		return m, err
+	}
+	if m, err = pkixMaterial(k); err != nil {
+		return m, err
+	}
+	_, err = Load(s, m)
+	return m, err
+}
+
+// parsePrivate reads PKCS #8, and the forms that keys of the two older
+// algorithms have beside it.
+func parsePrivate(der []byte) (crypto.Signer, error) {
+	k, err := x509.ParsePKCS8PrivateKey(der)
+	if err == nil {
+		if s, ok := k.(crypto.Signer); ok {
+			return s, nil
+		}
+		return nil, fmt.Errorf("the key is a %T, which does not sign", k)
+	}
+	if k, err := x509.ParsePKCS1PrivateKey(der); err == nil {
+		return k, nil
+	}
+	if k, err := x509.ParseECPrivateKey(der); err == nil {
+		return k, nil
+	}
+	return nil, fmt.Errorf("error parsing asymmetric key: it is no PKCS #8: %w", err)
+}
+
+// ImportedPublic makes material of a public key alone, in PEM.
+func ImportedPublic(s Spec, text string) (m Material, err error) {
+	if s.Type.Abilities().Symmetric {
+		return m, fmt.Errorf("keys of type %s have no public half", s.Type)
+	}
+	block, _ := pem.Decode([]byte(text))
+	if block == nil {
+		return m, errors.New("error parsing public key: it is no PEM")
+	}
+	m.Public = block.Bytes
+	if block.Type == "RSA PUBLIC KEY" {
+		k, err := x509.ParsePKCS1PublicKey(block.Bytes)
+		if err != nil {
+			return m, fmt.Errorf("error parsing public key: %w", err)
+		}
+		if m.Public, err = x509.MarshalPKIXPublicKey(k); err != nil {
+			return m, err
+		}
+	}
+	if _, err = Load(s, m); err != nil {
+		return m, fmt.Errorf("error parsing public key: %w", err)
+	}
+	return m, nil
+}
+
+// SamePublic reports whether two materials have the same public half.
+func SamePublic(a, b Material) bool { return len(a.Public) > 0 && string(a.Public) == string(b.Public) }
+
+// CryptoSigner is a key as the standard library signs certificates and
+// requests with it.
+func CryptoSigner(k Key) (crypto.Signer, bool) {
+	switch k := k.(type) {
+	case *edKey:
+		return k.priv, k.priv != nil
+	case *ecKey:
+		return k.priv, k.priv != nil
+	case *rsaKey:
+		return k.priv, k.priv != nil
+	}
+	return nil, false
+}
