@@ -150,6 +150,19 @@ func (c *Core) EntityOfAlias(ctx context.Context, ns, accessor, name string) (st
 	return who.ID, nil
 }
 
+// EntityCount is how many entities a namespace has.
+func (c *Core) EntityCount(ctx context.Context, ns string) (int64, error) {
+	u, err := c.open()
+	if err != nil {
+		return 0, err
+	}
+	i, err := u.identity(ctx, ns)
+	if err != nil {
+		return 0, err
+	}
+	return i.Count(ctx)
+}
+
 // boundKey names what tokens of one entity that have the same policies may do.
 type boundKey struct{ policies, entity string }
 

@@ -20,6 +20,8 @@ type Identity interface {
 	// DropMount deletes the aliases of an auth mount that has been removed. It
 	// is a sequence of idempotent steps.
 	DropMount(ctx context.Context, accessor string) error
+	// Count is how many entities there are.
+	Count(ctx context.Context) (int64, error)
 }
 
 // AliasLogin is a login as the auth method tells of it.

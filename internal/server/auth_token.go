@@ -21,8 +21,21 @@ func tokenMethod(c *core.Core) engine.Factory {
 		Sudo: func(ctx context.Context, caller route.Caller, path string) (bool, error) {
 			return c.Sudo(ctx, caller, path, wire.OpUpdate)
 		},
-		HasPolicy: c.HasPolicy, Assignable: policy.Assignable,
+		Identities: tokenIdentities{c}, HasPolicy: c.HasPolicy, Assignable: policy.Assignable,
 	})
+}
+
+// tokenIdentities are the entities that tokens belong to.
+type tokenIdentities struct{ c *core.Core }
+
+var _ authtoken.Identities = tokenIdentities{}
+
+func (i tokenIdentities) Policies(ctx context.Context, t authtoken.Token) ([]string, error) {
+	return i.c.IdentityPolicies(ctx, &token.Entry{Namespace: t.Namespace, EntityID: t.EntityID})
+}
+
+func (i tokenIdentities) OfAlias(ctx context.Context, mount route.MountInfo, name string) (string, error) {
+	return i.c.EntityOfAlias(ctx, mount.Namespace, mount.Accessor, name)
 }
 
 // tokens are those of whichever store is open at the moment.

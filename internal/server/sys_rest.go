@@ -39,7 +39,7 @@ func (s *Server) addServerEngines(boot *route.Table, engines map[string]engine.F
 		Sanitized: func() wire.Data { return wire.Of(s.conf.Sanitized()) }, Reload: s.reload,
 		Metrics: s.metrics,
 		Tables:  func(ctx context.Context, ns string) (map[string]*route.Table, error) { return c.Tables(ctx, ns) }, Boot: boot,
-		InFlight: s.inFlight, Tokens: s.countTokens, Levels: &levels{level: s.cfg.Level, conf: s.conf.LogLevel}, Raw: raw,
+		InFlight: s.inFlight, Tokens: s.countTokens, Entities: s.core.EntityCount, Levels: &levels{level: s.cfg.Level, conf: s.conf.LogLevel}, Raw: raw,
 		Databases: []string{"postgresql-database-plugin"},
 	})
 }

@@ -27,7 +27,7 @@ type createIn struct {
 	NoDefaultPolicy bool           `json:"no_default_policy" doc:"Leave out the policy default."`
 	DisplayName     string         `json:"display_name" doc:"Shown with the token."`
 	Type            string         `json:"type" doc:"service or batch."`
-	EntityAlias     string         `json:"entity_alias"`
+	EntityAlias     string         `json:"entity_alias" doc:"Name by which this mount knows the entity that the token is to belong to. Needs a role that allows it."`
 }
 
 func (e *Engine) create(ctx context.Context, req *route.Request, in createIn) (*route.Whole, error) {
@@ -79,6 +79,13 @@ func (e *Engine) make(ctx context.Context, req *route.Request, in createIn, r *r
 			return nil, err
 		}
 	}
+	if in.EntityAlias != "" {
+		id, err := e.cfg.Identities.OfAlias(ctx, req.Mount, strings.ToLower(in.EntityAlias))
+		if err != nil {
+			return nil, err
+		}
+		m.t.EntityID = id
+	}
 	made, err := e.cfg.Tokens.Create(ctx, req.Mount.Namespace, m.t, in.ID)
 	if err != nil {
 		return nil, err
@@ -100,8 +107,8 @@ func (m *making) asker(ctx context.Context) (err error) {
 		return errs.New(errs.Invalid, "number of uses cannot be negative")
 	case m.in.EntityAlias != "" && m.role == nil:
 		return errs.New(errs.Invalid, "'entity_alias' is only allowed in combination with token role")
-	case m.in.EntityAlias != "":
-		return errs.New(errs.Invalid, "'entity_alias' needs identities, which this server does not have yet")
+	case m.in.EntityAlias != "" && !m.role.allowsAlias(m.in.EntityAlias):
+		return errs.New(errs.Invalid, "invalid 'entity_alias' value: it is not among the role's allowed_entity_aliases")
 	}
 	m.sudo, err = m.e.cfg.Sudo(ctx, m.req.Caller, m.req.Mount.Path+m.req.Path)
 	return err
@@ -389,18 +396,27 @@ func (m *making) answer(ctx context.Context, t Token) (*route.Whole, error) {
 			m.req.Warn("Policy %q does not exist", p)
 		}
 	}
-	return &route.Whole{Auth: wire.Of(reply(t, t.TTL))}, nil
+	return m.e.reply(ctx, t, t.TTL)
 }
 
-// reply is the auth part of an answer about a token.
-func reply(t Token, left time.Duration) route.TokenReply {
+// reply is an answer about a token, with the policies that its entity has
+// beside the token's own.
+func (e *Engine) reply(ctx context.Context, t Token, left time.Duration) (*route.Whole, error) {
+	identity, err := e.cfg.Identities.Policies(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	return &route.Whole{Auth: wire.Of(authOf(t, left, identity))}, nil
+}
+
+func authOf(t Token, left time.Duration, identity []string) route.TokenReply {
 	kind := typeService
 	if t.Batch {
 		kind = typeBatch
 	}
 	return route.TokenReply{
-		ClientToken: t.Text, Accessor: t.Accessor, Policies: t.Policies, TokenPolicies: t.Policies,
-		Metadata: t.Meta, LeaseDuration: wire.TTL(left), Renewable: t.Renewable, EntityID: t.EntityID,
+		ClientToken: t.Text, Accessor: t.Accessor, Policies: cleanPolicies(slices.Concat(t.Policies, identity), false),
+		TokenPolicies: t.Policies, IdentityPolicies: identity, Metadata: t.Meta, LeaseDuration: wire.TTL(left), Renewable: t.Renewable, EntityID: t.EntityID,
 		TokenType: kind, Orphan: t.Parent == "", NumUses: max(t.NumUses, 0),
 	}
 }

@@ -37,16 +37,23 @@ type lookupOut struct {
 	LastRenewal    *time.Time        `json:"last_renewal,omitempty"`
 	LastRenewalAt  int64             `json:"last_renewal_time,omitempty"`
 	NamespacePath  string            `json:"namespace_path,omitempty"`
+	// Those of its entity, and those that its entity has in namespaces below.
+	IdentityPolicies []string                      `json:"identity_policies,omitempty"`
+	ExternalPolicies wire.Opt[map[string][]string] `json:"external_namespace_policies"`
 }
 
-func (e *Engine) tell(t Token) lookupOut {
+func (e *Engine) tell(ctx context.Context, t Token) (lookupOut, error) {
+	identity, err := e.cfg.Identities.Policies(ctx, t)
+	if err != nil {
+		return lookupOut{}, err
+	}
 	out := lookupOut{
 		ID: t.Text, Accessor: t.Accessor, Policies: t.Policies, Path: t.Path, Meta: t.Meta,
 		DisplayName: t.DisplayName, NumUses: t.NumUses, Orphan: t.Parent == "",
 		CreationTime: t.Created.Unix(), CreationTTL: wire.TTL(t.TTL), ExpireTime: t.Expires, IssueTime: t.Created,
 		TTL: wire.TTL(e.left(t)), ExplicitMaxTTL: wire.TTL(t.ExplicitMaxTTL), EntityID: t.EntityID,
 		Type: typeService, Renewable: t.Renewable, Role: t.Role, Period: wire.TTL(t.Period), BoundCIDRs: t.BoundCIDRs,
-		NamespacePath: t.NamespacePath,
+		NamespacePath: t.NamespacePath, IdentityPolicies: identity,
 	}
 	if t.Batch {
 		out.Type = typeBatch
@@ -54,7 +61,10 @@ func (e *Engine) tell(t Token) lookupOut {
 	if !t.Renewed.IsZero() {
 		out.LastRenewal, out.LastRenewalAt = &t.Renewed, t.Renewed.Unix()
 	}
-	return out
+	if len(identity) > 0 {
+		out.ExternalPolicies = wire.Some(map[string][]string{})
+	}
+	return out, nil
 }
 
 // left is the rest of a token's life in whole seconds. Of one that never ends
@@ -79,7 +89,7 @@ func (e *Engine) lookupSelf(ctx context.Context, req *route.Request, _ tokenIn) 
 	if err != nil {
 		return lookupOut{}, err
 	}
-	return e.tell(t), nil
+	return e.tell(ctx, t)
 }
 
 // named finds the token that a request names. One of a namespace that is not
@@ -103,7 +113,7 @@ func (e *Engine) lookup(ctx context.Context, req *route.Request, in tokenIn) (lo
 	if err != nil {
 		return lookupOut{}, err
 	}
-	return e.tell(t), nil
+	return e.tell(ctx, t)
 }
 
 // byAccessor finds a token without telling its text.
@@ -121,7 +131,7 @@ func (e *Engine) lookupAccessor(ctx context.Context, req *route.Request, in acce
 	if err != nil {
 		return lookupOut{}, err
 	}
-	return e.tell(t), nil
+	return e.tell(ctx, t)
 }
 
 func (e *Engine) listAccessors(ctx context.Context, req *route.Request, _ route.None) (route.Keys, error) {

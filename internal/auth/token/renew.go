@@ -75,7 +75,7 @@ func (e *Engine) extend(ctx context.Context, req *route.Request, t Token, increm
 	if capped {
 		req.Warn("the token's maximum cut the renewal: TTL value is capped to %q", left)
 	}
-	return &route.Whole{Auth: wire.Of(reply(renewed, left))}, nil
+	return e.reply(ctx, renewed, left)
 }
 
 // given is what a renewal has given, in whole seconds.

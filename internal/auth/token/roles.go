@@ -120,6 +120,13 @@ func (r *role) disallows(name string) bool {
 	return slices.Contains(r.Disallowed, name) || anyGlob(r.DisallowedGlob, name)
 }
 
+// allowsAlias reports whether a token of the role may belong to the entity of
+// an alias. Case does not matter.
+func (r *role) allowsAlias(name string) bool {
+	name = strings.ToLower(name)
+	return slices.ContainsFunc(r.EntityAliases, func(p string) bool { return glob(strings.ToLower(p), name) })
+}
+
 // anyGlob reports whether a name matches one of the patterns, in which *
 // stands for any text.
 func anyGlob(patterns []string, name string) bool {
@@ -216,7 +223,7 @@ type writeRoleIn struct {
 	AllowedGlob       wire.Opt[wire.CSV] `json:"allowed_policies_glob" doc:"The same, with * for any text."`
 	Disallowed        wire.Opt[wire.CSV] `json:"disallowed_policies" doc:"Policies that they may not have."`
 	DisallowedGlob    wire.Opt[wire.CSV] `json:"disallowed_policies_glob" doc:"The same, with * for any text."`
-	EntityAliases     wire.Opt[wire.CSV] `json:"allowed_entity_aliases"`
+	EntityAliases     wire.Opt[wire.CSV] `json:"allowed_entity_aliases" doc:"Names that entity_alias may give, with * for any text."`
 	Orphan            wire.Opt[bool]     `json:"orphan" doc:"Tokens have no parent."`
 	Renewable         wire.Opt[bool]     `json:"renewable" doc:"Tokens can be renewed; they can without."`
 	PathSuffix        wire.Opt[string]   `json:"path_suffix" doc:"Added to the path of tokens, by which they can be revoked together."`

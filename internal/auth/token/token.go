@@ -75,12 +75,23 @@ type Token struct {
 	NamespacePath  string // "" for the root
 }
 
+// Identities are the entities that tokens belong to.
+type Identities interface {
+	// Policies are those that a token has through its entity, sorted; none
+	// without one.
+	Policies(ctx context.Context, t Token) ([]string, error)
+	// OfAlias finds or makes the entity that a mount knows by a name. One that
+	// is disabled is errs.Denied.
+	OfAlias(ctx context.Context, mount route.MountInfo, name string) (entityID string, err error)
+}
+
 // Config is what the method asks the rest of the server.
 type Config struct {
 	Tokens    Tokens
 	Lifecycle Lifecycle
 	// Sudo reports whether a caller has sudo on a path.
-	Sudo func(ctx context.Context, caller route.Caller, path string) (bool, error)
+	Sudo       func(ctx context.Context, caller route.Caller, path string) (bool, error)
+	Identities Identities
 	// HasPolicy reports whether a policy exists.
 	HasPolicy func(ctx context.Context, ns, name string) (bool, error)
 	// Assignable reports whether a policy may be given to tokens: those for

@@ -113,6 +113,23 @@ type method struct {
 	sudo  bool
 }
 
+// people are entities that are called by their alias; "gone" is disabled.
+type people struct{}
+
+func (people) Policies(_ context.Context, t token.Token) ([]string, error) {
+	if t.EntityID == "" {
+		return nil, nil
+	}
+	return []string{"of-" + t.EntityID}, nil
+}
+
+func (people) OfAlias(_ context.Context, mount route.MountInfo, name string) (string, error) {
+	if name == "gone" {
+		return "", errs.New(errs.Denied, "disabled")
+	}
+	return name, nil
+}
+
 func start(t *testing.T) *method {
 	t.Helper()
 	m := &method{t: t, table: route.NewTable()}
@@ -121,7 +138,7 @@ func start(t *testing.T) *method {
 	store := mem.New()
 	t.Cleanup(func() { _ = store.Close() })
 	e, err := token.Factory(token.Config{
-		Tokens: m.book, Lifecycle: m.book,
+		Tokens: m.book, Lifecycle: m.book, Identities: people{},
 		Sudo: func(_ context.Context, c route.Caller, _ string) (bool, error) { return m.sudo, nil },
 		HasPolicy: func(_ context.Context, _, name string) (bool, error) {
 			return !strings.HasPrefix(name, "missing"), nil
@@ -152,6 +169,8 @@ type answer struct {
 		Orphan        bool              `json:"orphan"`
 		Type          string            `json:"token_type"`
 		NumUses       int               `json:"num_uses"`
+		EntityID      string            `json:"entity_id"`
+		Identity      []string          `json:"identity_policies"`
 	}
 	Data     map[string]any
 	Warnings []string
@@ -303,6 +322,31 @@ func TestWhatNeedsSudo(t *testing.T) {
 	if got := m.must(parent, wire.OpUpdate, "create-orphan", `{}`); !got.Auth.Orphan {
 		t.Error("create-orphan made a child")
 	}
+}
+
+func TestEntityOfAToken(t *testing.T) {
+	m := start(t)
+	m.must("root", wire.OpUpdate, "roles/ci", `{"allowed_policies":"app","allowed_entity_aliases":["Build-*","gone"],"renewable":true}`)
+	got := m.must("root", wire.OpUpdate, "create/ci", `{"entity_alias":"BUILD-7","policies":"app","no_default_policy":true}`)
+	a := got.Auth
+	if a.EntityID != "build-7" || !slices.Equal(a.Identity, []string{"of-build-7"}) || !slices.Equal(a.Policies, []string{"app", "of-build-7"}) {
+		t.Errorf("a token of an alias is answered as %+v", a)
+	}
+	look := m.must(a.ClientToken, wire.OpRead, "lookup-self", "").Data
+	if fmt.Sprint(look["identity_policies"], look["external_namespace_policies"], look["policies"]) != "[of-build-7] map[] [app]" {
+		t.Errorf("it is looked up as %v", look)
+	}
+	if _, has := m.must("root", wire.OpRead, "lookup-self", "").Data["identity_policies"]; has {
+		t.Error("a token without an entity is looked up with identity_policies")
+	}
+	if child := m.create(a.ClientToken, `{"ttl":"1h"}`).Auth; child.EntityID != "build-7" {
+		t.Errorf("its child has the entity %q, want its own", child.EntityID)
+	}
+	if orphan := m.must(a.ClientToken, wire.OpUpdate, "create-orphan", `{}`).Auth; orphan.EntityID != "" {
+		t.Errorf("an orphan that it makes has the entity %q, want none", orphan.EntityID)
+	}
+	m.refused(errs.Invalid, "allowed_entity_aliases", "root", "create/ci", `{"entity_alias":"other"}`)
+	m.refused(errs.Denied, "disabled", "root", "create/ci", `{"entity_alias":"gone"}`)
 }
 
 func TestWhatATokenCannotBe(t *testing.T) {

@@ -90,13 +90,17 @@ func (e *Engine) Lost(rev storage.Revision) {
 
 // Routes declares the engine's endpoints.
 func (e *Engine) Routes(t *route.Table) {
+	e.entityRoutes(t)
+	e.aliasRoutes(t)
+	e.groupRoutes(t)
+	e.lookupRoutes(t)
 	e.tokens.Routes(t)
 	e.factors.Routes(t)
 }
 
 // Sweep implements engine.Sweeper.
 func (e *Engine) Sweep(ctx context.Context) error {
-	return errors.Join(e.tokens.Sweep(ctx), e.factors.Sweep(ctx))
+	return errors.Join(e.sweepGroups(ctx), e.tokens.Sweep(ctx), e.factors.Sweep(ctx))
 }
 
 // mount finds the mount that an alias is to be of.

@@ -14,7 +14,7 @@ import (
 
 func (e *Engine) internalRoutes(t *route.Table) {
 	route.Read(t, "internal/counters/tokens", e.tokenCounter, route.Doc("Count the service tokens."))
-	route.Read(t, "internal/counters/entities", entityCounter, route.Doc("Count the entities."))
+	route.Read(t, "internal/counters/entities", e.entityCounter, route.Doc("Count the entities."))
 	route.Read(t, "internal/ui/feature-flags", featureFlags, route.Unauth(), route.Doc("List switches of the UI."))
 	route.Read(t, "internal/specs/openapi", e.openAPI, route.InForm(route.Bare), route.Unauth(), route.Doc("Describe the API as an OpenAPI document."))
 	route.Write(t, "internal/specs/openapi", e.openAPI, route.InForm(route.Bare), route.Unauth(), route.Doc("Describe the API as an OpenAPI document."))
@@ -42,9 +42,9 @@ type entityCounterOut struct {
 	} `json:"counters"`
 }
 
-// entityCounter counts none: there are no entities yet.
-func entityCounter(context.Context, *route.Request, route.None) (entityCounterOut, error) {
-	return entityCounterOut{}, nil
+func (e *Engine) entityCounter(ctx context.Context, req *route.Request, _ route.None) (out entityCounterOut, err error) {
+	out.Counters.Entities.Total, err = e.cfg.Entities(ctx, req.Mount.Namespace)
+	return out, err
 }
 
 type featureFlagsOut struct {

@@ -74,6 +74,7 @@ type Config struct {
 	Boot     *route.Table
 	InFlight func() []InFlight
 	Tokens   func(ctx context.Context, ns string) (int64, error) // how many there are
+	Entities func(ctx context.Context, ns string) (int64, error) // how many there are
 	Levels   LogLevels
 	// Raw is the store as the barrier decrypts it; nil: sys/raw is off.
 	Raw func() (storage.Backend, error)
