@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/leasehold/leasehold/internal/audit"
 	"github.com/leasehold/leasehold/internal/errs"
@@ -288,7 +289,10 @@ func (x *exchange) auditRequest(ctx context.Context, refused error) error {
 	if refused != nil {
 		e.Error = sentence(refused)
 	}
-	if err := x.u.broker.Request(ctx, e); err != nil {
+	begun := time.Now()
+	err := x.u.broker.Request(ctx, e)
+	x.u.core.figures.auditRequests.add(time.Since(begun))
+	if err != nil {
 		return err
 	}
 	x.entry = e
@@ -450,7 +454,10 @@ func (x *exchange) auditResponse(ctx context.Context, failed error) error {
 	} else {
 		x.entry.Response = x.auditedResponse()
 	}
-	return x.u.broker.Response(ctx, x.entry)
+	begun := time.Now()
+	err := x.u.broker.Response(ctx, x.entry)
+	x.u.core.figures.auditResponses.add(time.Since(begun))
+	return err
 }
 
 // sentence is what a record says of a failure. "Not there" needs none, as in

@@ -40,6 +40,9 @@ type Config struct {
 	// Boot holds the endpoints that work while sealed (below "sys/"). It is
 	// filled after New, before the first request.
 	Boot *route.Table
+	// Opened holds endpoints (below "sys/") that answer while sealed too, but
+	// only where the listener needs no token for them. It is filled as Boot is.
+	Opened *route.Table
 	// Seal says how the root key is kept. Zero: Shamir shares only.
 	Seal SealConfig
 	// Devices makes an audit device of a type and its options.
@@ -74,6 +77,7 @@ type Core struct {
 	started time.Time
 
 	inflight inflight
+	figures  figures
 }
 
 // New makes a sealed core. Nothing is read before it is used.

@@ -48,11 +48,17 @@ type exchange struct {
 
 // Handle answers one request. It is the path of every request there is.
 func (c *Core) Handle(ctx context.Context, req *Request) *Response {
-	if resp := c.boot(ctx, req); resp != nil {
+	if resp := c.early(ctx, c.cfg.Boot, req); resp != nil {
 		return resp
 	}
 	u, err := c.open()
 	if err != nil {
+		// What a listener has opened to everybody needs no key to tell who asks.
+		if req.Access == Open {
+			if resp := c.early(ctx, c.cfg.Opened, req); resp != nil {
+				return resp
+			}
+		}
 		return &Response{Err: c.notOpen(ctx)}
 	}
 	return u.handle(ctx, &exchange{u: u, req: req})
@@ -125,14 +131,14 @@ func (x *exchange) serve(ctx context.Context) error {
 	err := step(ctx, "route", x.route)
 	x.nameSpan(ctx)
 	if err == nil {
-		err = step(ctx, "admit", x.admit)
+		err = timed(ctx, "admit", &x.u.core.figures.tokenChecks, x.admit)
 	}
 	if aerr := step(ctx, "audit request", func(ctx context.Context) error { return x.auditRequest(ctx, err) }); aerr != nil {
 		x.unrecorded = true
 		return aerr
 	}
 	if err == nil {
-		err = step(ctx, "engine", x.answer)
+		err = step(ctx, "engine", x.carryOut)
 	}
 	if err == nil {
 		err = x.wrap(ctx)
@@ -148,18 +154,18 @@ func (x *exchange) serve(ctx context.Context) error {
 	return err
 }
 
-// boot answers what works whatever state the server is in: health, init,
+// early answers what works whatever state the server is in: health, init,
 // unsealing. It is neither authorised nor audited; it gives nothing away.
-func (c *Core) boot(ctx context.Context, req *Request) *Response {
+func (c *Core) early(ctx context.Context, table *route.Table, req *Request) *Response {
 	rel, ok := strings.CutPrefix(req.Path, "sys/")
-	if !ok || c.cfg.Boot == nil {
+	if !ok || table == nil {
 		return nil
 	}
 	r := route.Request{
 		ID: req.ID, Op: req.Op, Path: rel, Query: req.Query, Body: req.Body, Remote: req.Remote.Addr(), Redact: req.Redact,
 		Mount: route.MountInfo{Path: "sys/", Type: "system", Namespace: token.RootNamespace},
 	}
-	ep, err := c.cfg.Boot.Route(&r)
+	ep, err := table.Route(&r)
 	if err != nil {
 		if errs.Is(err, errs.Unsupported) {
 			return &Response{Err: err}

@@ -53,6 +53,7 @@ func (x *exchange) issue(ctx context.Context) error {
 	if err := x.u.leases.Confirm(ctx, l); err != nil {
 		return err
 	}
+	x.m.figures.leases.Add(1)
 	reply := x.r.Reply()
 	x.resp.Warnings, x.resp.Status = reply.Warnings, reply.Status
 	x.resp.Data = wire.OfAny(out)

@@ -91,6 +91,7 @@ func (x *exchange) hand(ctx context.Context, e *token.Entry, who *engine.Identif
 	if err != nil {
 		return err
 	}
+	m.figures.tokens.add(t.Type)
 	reply := x.r.Reply()
 	x.resp.Warnings, x.resp.Status = reply.Warnings, reply.Status
 	x.resp.Auth = wire.Of(NewTokenReply(t, identityPolicies(who)))
@@ -186,7 +187,11 @@ func (c *Core) CreateToken(ctx context.Context, e *token.Entry, id secret.String
 	if e.Namespace == "" {
 		e.Namespace = token.RootNamespace
 	}
-	return u.tokens.Create(ctx, e, id, u.liveKeys(ctx, e.Namespace)...)
+	t, err := u.tokens.Create(ctx, e, id, u.liveKeys(ctx, e.Namespace)...)
+	if err == nil {
+		c.figures.created.add(t.Type)
+	}
+	return t, err
 }
 
 // leaseOf is a token's time as an envelope says it.

@@ -102,6 +102,8 @@ type mounted struct {
 	info   route.MountInfo
 	live   []string // liveness keys of what is issued here
 	cancel context.CancelFunc
+	// figures are counted; they are the mount's as long as it is known.
+	figures *mountFigures
 	// watcher is the engine, if it wants to hear of changes in its slice.
 	watcher engine.Watcher
 }
@@ -243,7 +245,10 @@ func (u *unsealed) load(m *Mount, s *space, have *mounted) *mounted {
 	if s == nil {
 		s = &space{live: []string{NamespaceLiveKey(m.Namespace)}}
 	}
-	n := &mounted{Mount: *m, live: append([]string{m.LiveKey()}, s.live...)}
+	n := &mounted{Mount: *m, live: append([]string{m.LiveKey()}, s.live...), figures: new(mountFigures)}
+	if have != nil {
+		n.figures = have.figures
+	}
 	def, most := u.core.ttls(m.Config)
 	n.info = route.MountInfo{
 		Path: m.Path, Type: m.Type, ID: m.ID, Accessor: m.Accessor, Namespace: m.Namespace, NamespacePath: s.Path,

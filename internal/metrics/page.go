@@ -29,6 +29,7 @@ type Label struct{ Name, Value string }
 // Family is all samples of one name.
 type Family struct {
 	Name, Help string
+	Dotted     string // the name where words are parted by dots; "" if nobody gave one
 	Kind       Kind
 	Samples    []Sample
 }
@@ -45,10 +46,25 @@ type Sample struct {
 type Page struct {
 	families []*Family
 	byName   map[string]*Family
+	dotted   map[string]string
 }
 
 // Families are in the order in which they were first added.
-func (p *Page) Families() []*Family { return p.families }
+func (p *Page) Families() []*Family {
+	for _, f := range p.families {
+		f.Dotted = p.dotted[f.Name]
+	}
+	return p.families
+}
+
+// Dotted says how a name is written where words are parted by dots: the
+// underscores of a Prometheus name do not tell which of them part words.
+func (p *Page) Dotted(name, dotted string) {
+	if p.dotted == nil {
+		p.dotted = map[string]string{}
+	}
+	p.dotted[name] = dotted
+}
 
 // Gauge adds the present value of something.
 func (p *Page) Gauge(name, help string, v float64, labels ...Label) {

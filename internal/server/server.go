@@ -19,7 +19,7 @@ import (
 	"github.com/leasehold/leasehold/internal/engines/database"
 	"github.com/leasehold/leasehold/internal/engines/identity"
 	"github.com/leasehold/leasehold/internal/engines/kv"
-	"github.com/leasehold/leasehold/internal/engines/transit"
+	"github.com/leasehold/leasehold/internal/engines/sys"
 	"github.com/leasehold/leasehold/internal/lane"
 	"github.com/leasehold/leasehold/internal/route"
 	"github.com/leasehold/leasehold/internal/seal"
@@ -83,7 +83,7 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 	if s.tracer, err = tracerOf(ctx, cfg); err != nil {
 		return nil, err
 	}
-	boot := route.NewTable()
+	boot, opened := route.NewTable(), route.NewTable()
 	engines := map[string]engine.Factory{
 		"auth/cert":        cert.New,
 		"auth/jwt":         jwt.New,
@@ -91,15 +91,15 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 		"secret/cubbyhole": cubbyhole.New,
 		"secret/database":  database.New,
 		"secret/kv":        kv.New,
-		"secret/transit":   transit.New,
 	}
 	s.core = core.New(core.Config{
-		Store: s.traced(s.store), Engines: engines, Boot: boot, Seal: core.SealConfig{Wrappers: wrappers}, Devices: makeDevice,
+		Store: s.traced(s.store), Engines: engines, Boot: boot, Opened: opened, Seal: core.SealConfig{Wrappers: wrappers}, Devices: makeDevice,
 		DefaultTTL: cfg.Conf.DefaultLeaseTTL, MaxTTL: cfg.Conf.MaxLeaseTTL, MaxGap: cfg.Conf.MaxRestartGap, Log: cfg.Log,
 		Lanes: lane.Limits(cfg.Conf.Lanes), Lockouts: lockoutsOf(cfg.Conf.Lockouts),
 	})
 	engines["secret/identity"] = identities(s.core, cfg.Conf.APIAddr)
 	s.addServerEngines(boot, engines)
+	sys.OpenedRoutes(opened, s.metrics)
 	for _, l := range cfg.Conf.Listeners {
 		ln := &listener{Listener: l, handler: s.handler(l)}
 		if err := ln.open(ctx); err != nil {

@@ -1,15 +1,16 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"strings"
 	"time"
 
 	"github.com/leasehold/leasehold/internal/engines/sys"
 	"github.com/leasehold/leasehold/internal/errs"
+	"github.com/leasehold/leasehold/internal/lease"
 	"github.com/leasehold/leasehold/internal/metrics"
 	"github.com/leasehold/leasehold/internal/storage"
-	"github.com/leasehold/leasehold/internal/token"
 	"github.com/leasehold/leasehold/internal/wire"
 )
 
@@ -55,6 +56,7 @@ func (f *figures) page(ctx context.Context) *metrics.Page {
 	p := new(metrics.Page)
 	f.addServer(p)
 	f.addRequests(p)
+	f.addCore(ctx, p)
 	f.addStore(p)
 	f.addTokens(ctx, p)
 	f.addLeases(ctx, p)
@@ -120,37 +122,45 @@ func (f *figures) addTokens(ctx context.Context, p *metrics.Page) {
 	if err != nil {
 		return
 	}
-	if n, err := tokens.Count(ctx, token.RootNamespace); err == nil {
-		p.Gauge(f.prefix+"token_count", "Service tokens that have not ended.", float64(n), inNamespace(token.RootNamespace))
+	paths, ids := f.namespaces(ctx)
+	for _, ns := range ids {
+		if n, err := tokens.Count(ctx, ns); err == nil {
+			p.Gauge(f.prefix+"token_count", "Service tokens that have not ended.", float64(n), inNamespace(paths[ns]))
+		}
 	}
 }
 
 func (f *figures) addLeases(ctx context.Context, p *metrics.Page) {
-	const ns = token.RootNamespace
 	leases, err := f.s.core.Leases()
 	if err != nil {
 		return
 	}
-	if n, err := leases.CountNamespace(ctx, ns); err == nil {
-		p.Gauge(f.prefix+"expire_num_leases", "Leases that have not ended.", float64(n))
-	}
-	if n, err := leases.CountIrrevocable(ctx, ns, ""); err == nil {
-		p.Gauge(f.prefix+"expire_num_irrevocable_leases", "Leases whose target refuses to end them: see leasehold lease list -irrevocable.", float64(n))
-	}
-	mounts, err := f.s.core.Mounts(ctx, ns, "")
-	if err != nil {
-		return
-	}
-	for _, m := range mounts {
-		if n, err := leases.CountMount(ctx, m.ID); err == nil && !m.Protected() {
-			p.Gauge("leasehold_leases", "Leases that have not ended, by mount.", float64(n), inNamespace(ns), metrics.Label{Name: "mount", Value: m.Path})
+	var all, irrevocable int64
+	paths, ids := f.namespaces(ctx)
+	for _, ns := range ids {
+		n, err := leases.CountNamespace(ctx, ns)
+		bad, err2 := leases.CountIrrevocable(ctx, ns, "")
+		mounts, err3 := f.s.core.Mounts(ctx, ns, "")
+		if err != nil || err2 != nil || err3 != nil {
+			return
+		}
+		all, irrevocable = all+n, irrevocable+bad
+		for _, m := range mounts {
+			if n, err := leases.CountMount(ctx, m.ID); err == nil && !m.Protected() {
+				p.Gauge("leasehold_leases", "Leases that have not ended, by mount.", float64(n), inNamespace(paths[ns]), label("mount", m.Path))
+			}
 		}
 	}
+	p.Gauge(f.prefix+"expire_num_leases", "Leases that have not ended.", float64(all))
+	p.Gauge(f.prefix+"expire_num_irrevocable_leases", "Leases whose target refuses to end them: see leasehold lease list -irrevocable.", float64(irrevocable))
 	st := leases.Stats()
 	p.Counter("leasehold_leases_issued_total", "Leased credentials that were made.", float64(st.Issued))
 	p.Counter("leasehold_leases_renewed_total", "Renewals of leases.", float64(st.Renewed))
 	for _, ended := range st.Ended {
 		p.Counter("leasehold_leases_ended_total", "Leases that have ended, by cause.", float64(ended.Count), metrics.Label{Name: "cause", Value: string(ended.Cause)})
+		if ended.Cause == lease.Expired {
+			p.Counter(f.prefix+"expire_lease_expiration", "Leases that have ended by their time.", float64(ended.Count))
+		}
 	}
 }
 
@@ -183,8 +193,6 @@ func (f *figures) addAudit(p *metrics.Page) {
 	}
 }
 
-func inNamespace(id string) metrics.Label { return metrics.Label{Name: "namespace", Value: id} }
-
 func oneIf(is bool) float64 {
 	if is {
 		return 1
@@ -202,16 +210,17 @@ func (f *figures) Text(ctx context.Context) ([]byte, string, error) {
 
 // Summary gives the figures in Vault's own format.
 func (f *figures) Summary(ctx context.Context) (sys.MetricsSummary, error) {
-	return summaryOf(f.page(ctx), time.Now()), nil
+	return summaryOf(f.page(ctx), time.Now(), time.Since(f.started)), nil
 }
 
 // summaryOf writes a page in Vault's own format. Where Vault tells of the last
-// ten seconds, this tells of the time since the start.
-func summaryOf(p *metrics.Page, now time.Time) sys.MetricsSummary {
+// ten seconds, this tells of the time since the start, and so are its rates.
+func summaryOf(p *metrics.Page, now time.Time, up time.Duration) sys.MetricsSummary {
+	rate := func(sum float64) float64 { return sum / max(up.Seconds(), 1) }
 	out := sys.MetricsSummary{Timestamp: now.UTC().Format("2006-01-02 15:04:05 -0700 MST")}
 	for _, f := range p.Families() {
 		// vault_core_handle_request is vault.core.handle_request there.
-		name := strings.Replace(f.Name, "_", ".", 2)
+		name := cmp.Or(f.Dotted, strings.Replace(f.Name, "_", ".", 2))
 		for _, s := range f.Samples {
 			labels := make(map[string]string, len(s.Labels))
 			for _, l := range s.Labels {
@@ -221,9 +230,9 @@ func summaryOf(p *metrics.Page, now time.Time) sys.MetricsSummary {
 			case metrics.Gauge:
 				out.Gauges = append(out.Gauges, sys.MetricsGauge{Name: name, Value: s.Value, Labels: labels})
 			case metrics.Counter:
-				out.Counters = append(out.Counters, sys.MetricsTally{Name: name, Count: uint64(s.Value), Sum: s.Value, Mean: 1, Labels: labels})
+				out.Counters = append(out.Counters, sys.MetricsTally{Name: name, Count: uint64(s.Value), Rate: rate(s.Value), Sum: s.Value, Mean: 1, Labels: labels})
 			default:
-				t := sys.MetricsTally{Name: name, Count: s.Count, Sum: s.Value, Labels: labels}
+				t := sys.MetricsTally{Name: name, Count: s.Count, Rate: rate(s.Value), Sum: s.Value, Labels: labels}
 				if s.Count > 0 {
 					t.Mean = s.Value / float64(s.Count)
 				}

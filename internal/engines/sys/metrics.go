@@ -36,20 +36,32 @@ type MetricsGauge struct {
 type MetricsTally struct {
 	Name   string            `json:"Name"`
 	Count  uint64            `json:"Count"`
+	Rate   float64           `json:"Rate"` // of Sum, a second
 	Sum    float64           `json:"Sum"`
 	Mean   float64           `json:"Mean"`
 	Labels map[string]string `json:"Labels"`
 }
 
 func (e *Engine) metricRoutes(t *route.Table) {
-	route.Read(t, "metrics", e.metrics, route.InForm(route.Bare), route.Doc("The server's figures."))
+	declareMetrics(t, e.cfg.Metrics)
+}
+
+// OpenedRoutes declares what a listener may open to everybody, and what then
+// answers while the server is sealed too.
+func OpenedRoutes(t *route.Table, m Metrics) { declareMetrics(t, m) }
+
+func declareMetrics(t *route.Table, m Metrics) {
+	h := func(ctx context.Context, req *route.Request, in metricsIn) (MetricsSummary, error) {
+		return figures(ctx, m, req, in)
+	}
+	route.Read(t, "metrics", h, route.InForm(route.Bare), route.Doc("The server's figures."))
 }
 
 type metricsIn struct {
 	Format string `json:"format" doc:"prometheus, or nothing for JSON."`
 }
 
-func (e *Engine) metrics(ctx context.Context, req *route.Request, in metricsIn) (MetricsSummary, error) {
+func figures(ctx context.Context, m Metrics, req *route.Request, in metricsIn) (MetricsSummary, error) {
 	accept := ""
 	if req.Header != nil {
 		accept = req.Header("Accept")
@@ -59,9 +71,9 @@ func (e *Engine) metrics(ctx context.Context, req *route.Request, in metricsIn) 
 	}
 	switch in.Format {
 	case "":
-		return e.cfg.Metrics.Summary(ctx)
+		return m.Summary(ctx)
 	case "prometheus":
-		body, contentType, err := e.cfg.Metrics.Text(ctx)
+		body, contentType, err := m.Text(ctx)
 		req.AnswerRaw(&route.Raw{ContentType: contentType, Body: body})
 		return MetricsSummary{}, err
 	}
