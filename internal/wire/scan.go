@@ -1,7 +1,10 @@
 package wire
 
 import (
+	"bytes"
+	"encoding/binary"
 	"fmt"
+	"math/bits"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -160,6 +163,9 @@ func skipNumber(b []byte, i int) (int, error) {
 func skipString(b []byte, i int) (int, error) {
 	start, ascii := i+1, true
 	for i++; i < len(b); i++ {
+		if i += plain(b[i:]); i == len(b) {
+			break
+		}
 		switch c := b[i]; {
 		case c == '"':
 			if !ascii && !utf8.Valid(b[start:i]) {
@@ -191,6 +197,31 @@ func skipString(b []byte, i int) (int, error) {
 	return i, unexpected(b, i, "the end of a string")
 }
 
+// plain counts the bytes that b begins with and that stand for themselves in a
+// JSON text: printable ASCII but for the quote and the backslash. It looks at
+// eight at a time, since long texts are what large bodies are made of.
+func plain(b []byte) int {
+	const (
+		ones  = 0x0101010101010101
+		highs = 0x8080808080808080
+	)
+	i := 0
+	for ; len(b)-i >= 8; i += 8 {
+		w := binary.LittleEndian.Uint64(b[i:])
+		quote, slash := w^('"'*ones), w^('\\'*ones)
+		// The lowest byte that is marked is marked rightly; those above it
+		// may be marked for a borrow.
+		marks := ((quote-ones)&^quote | (slash-ones)&^slash | (w-' '*ones)&^w | w) & highs
+		if marks != 0 {
+			return i + bits.TrailingZeros64(marks)/8
+		}
+	}
+	for i < len(b) && b[i] >= ' ' && b[i] < utf8.RuneSelf && b[i] != '"' && b[i] != '\\' {
+		i++
+	}
+	return i
+}
+
 func hexDigit(c byte) rune {
 	switch {
 	case c >= '0' && c <= '9':
@@ -205,11 +236,8 @@ func hexDigit(c byte) rune {
 
 // unquote gives the text of a checked JSON string, from between its quotes.
 func unquote(b []byte) string {
-	i := 0
-	for i < len(b) && b[i] != '\\' {
-		i++
-	}
-	if i == len(b) {
+	i := bytes.IndexByte(b, '\\')
+	if i < 0 {
 		return string(b)
 	}
 	out := make([]byte, i, len(b))

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"iter"
 	"unicode/utf8"
+	"unsafe"
 )
 
 // Value is one JSON value as it was written. It is what a handler takes when
@@ -304,12 +305,12 @@ const hexDigits = "0123456789abcdef"
 func AppendString(dst []byte, s string) []byte {
 	dst = append(dst, '"')
 	start := 0
+	b := unsafe.Slice(unsafe.StringData(s), len(s)) // read only
 	for i := 0; i < len(s); {
-		c := s[i]
-		if c >= ' ' && c != '"' && c != '\\' && c < utf8.RuneSelf {
-			i++
-			continue
+		if i += plain(b[i:]); i == len(s) {
+			break
 		}
+		c := s[i]
 		if c >= utf8.RuneSelf {
 			if _, size := utf8.DecodeRuneInString(s[i:]); size > 1 {
 				i += size
