@@ -219,10 +219,12 @@ func (u *unsealed) dropToken(ctx context.Context, ns, key string) error {
 }
 
 // sweep finishes what takes many steps, such as mounts and namespaces that are
-// ending, and rotates the keyring when it is time.
+// ending, rotates the keyring when it is time, and lets engines do the same.
 func (u *unsealed) sweep(ctx context.Context) {
 	tick := time.NewTicker(5 * time.Second)
 	defer tick.Stop()
+	engines := time.NewTicker(30 * time.Second)
+	defer engines.Stop()
 	for {
 		u.sweepSpaces(ctx)
 		u.sweepMounts(ctx)
@@ -232,6 +234,8 @@ func (u *unsealed) sweep(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		case <-engines.C:
+			u.sweepEngines(ctx)
 		case <-u.kicked:
 		}
 	}
