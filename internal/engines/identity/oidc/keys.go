@@ -98,12 +98,13 @@ func (k *keyRow) published(now time.Time) []wire.Object {
 // are to verify.
 func (k *keyRow) retire(now time.Time, verification time.Duration) error {
 	k.Old = slices.DeleteFunc(k.Old, func(o publicKey) bool { return !now.Before(o.Expires) })
-	if len(k.Old) >= maxOld {
-		return errs.New(errs.Invalid, "the key has %d former keys whose tokens are still valid; wait, or rotate with a shorter verification_ttl", len(k.Old))
+	switch {
+	case verification <= 0:
+		return nil // its tokens verify no more
+	case len(k.Old) >= maxOld:
+		return errs.New(errs.Invalid, "the key has %d former keys whose tokens are still valid; wait, or rotate with verification_ttl 0", len(k.Old))
 	}
-	if verification > 0 {
-		k.Old = append(k.Old, publicKey{k.Current.ID, k.Current.Public, now.Add(verification).Round(0)})
-	}
+	k.Old = append(k.Old, publicKey{k.Current.ID, k.Current.Public, now.Add(verification).Round(0)})
 	return nil
 }
 
