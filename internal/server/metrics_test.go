@@ -165,7 +165,11 @@ func TestMetrics(t *testing.T) {
 		}
 	}
 	for _, name := range []string{
-		"vault_core_handle_request_count", "vault_core_handle_request_sum", "vault_core_in_flight_requests", "vault_barrier_estimated_encryptions",
+		"vault_core_handle_request_count", "vault_core_handle_request_sum", "vault_core_check_token_count", "vault_audit_log_request_count",
+		"vault_audit_log_response_sum", "vault_route_create_one__count", "vault_route_read_one__sum",
+		`vault_core_mount_table_num_entries{type="auth",local="false"}`, `vault_core_mount_table_num_entries{type="logical",local="false"}`,
+		`vault_token_creation{namespace="root",auth_method="token",mount_point="auth/token/",token_type="service"}`,
+		"vault_core_in_flight_requests", "vault_barrier_estimated_encryptions",
 		"vault_runtime_alloc_bytes", "vault_runtime_num_goroutines", "vault_runtime_heap_objects", "vault_runtime_sys_bytes",
 		"leasehold_storage_commits_total", "leasehold_storage_syncs_total", "leasehold_storage_disk_bytes", "leasehold_storage_memory_bytes",
 		"leasehold_audit_records_total", `leasehold_requests_total{operation="update",status="2xx"}`,
@@ -205,6 +209,11 @@ func TestMetrics(t *testing.T) {
 	for _, s := range summary.Samples {
 		found[s.Name] = s.Count > 0
 	}
+	for _, name := range []string{"vault.core.mount_table.num_entries", "vault.route.create.one-", "vault.audit.log_request"} {
+		if _, ok := found[name]; !ok {
+			t.Errorf("Vault's format has no %s", name)
+		}
+	}
 	if !found["vault.core.unsealed"] || !found["vault.core.handle_request"] || !strings.HasSuffix(summary.Timestamp, " UTC") {
 		t.Errorf("Vault's format = %+v, want vault.core.unsealed and vault.core.handle_request in it", summary)
 	}
@@ -219,5 +228,75 @@ func TestMetricsSettings(t *testing.T) {
 	_, err := c.Do(t.Context(), &api.Request{Method: http.MethodGet, Path: "sys/metrics", Query: map[string][]string{"format": {"prometheus"}}})
 	if api.StatusOf(err) != http.StatusBadRequest || !strings.Contains(err.Error(), "prometheus is not enabled") {
 		t.Errorf("without retention: %v, want 400 and a reason", err)
+	}
+}
+
+// TestMetricsWhileSealed asks a sealed server: a listener that opens its
+// figures to everybody answers, and any other cannot tell who asks.
+func TestMetricsWhileSealed(t *testing.T) {
+	for _, c := range []struct {
+		stanza string
+		open   bool
+	}{{"", false}, {`telemetry { unauthenticated_metrics_access = true }`, true}} {
+		dir := t.TempDir()
+		socket := filepath.Join(dir, "socket")
+		conf, _, err := config.Parse("test", []byte(`storage "inmem" {}
+			listener "unix" {
+				address = "`+socket+`"
+				`+c.stanza+`
+			}`))
+		if err == nil {
+			err = conf.Check()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		s, err := server.New(ctx, server.Config{Conf: conf, Version: "1.2.3"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		go func() { done <- s.Run(ctx) }()
+		client, err := api.New(api.Config{Address: "unix://" + socket, Token: "root"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		in, err := s.Core().Init(ctx, seal.Params{Shares: 1, Threshold: 1}, secret.New("root"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Core().Unseal(ctx, in.Shares[0]); err != nil {
+			t.Fatal(err)
+		}
+		if got := parse(t, scrape(t, client)); got["vault_core_unsealed"] != 1 || got[`vault_token_count{namespace="root"}`] != 1 {
+			t.Errorf("an open server's figures are %v", got)
+		}
+		if err := s.Core().Seal(); err != nil {
+			t.Fatal(err)
+		}
+		for _, format := range []string{"prometheus", ""} {
+			resp, err := client.Do(ctx, &api.Request{Method: http.MethodGet, Path: "sys/metrics", Query: map[string][]string{"format": {format}}, NoRetry: true})
+			switch {
+			case !c.open:
+				if api.StatusOf(err) != http.StatusServiceUnavailable {
+					t.Errorf("figures of a sealed server answer %v, want 503", err)
+				}
+			case err != nil:
+				t.Errorf("open figures of a sealed server in format %q = %v", format, err)
+			case format == "prometheus":
+				got := parse(t, string(resp.Body))
+				if v, ok := got["vault_core_unsealed"]; !ok || v != 0 || got["process_open_fds"] == 0 {
+					t.Errorf("open figures of a sealed server = %v", got)
+				}
+				if _, ok := got[`vault_token_count{namespace="root"}`]; ok {
+					t.Error("a sealed server counts tokens")
+				}
+			}
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run = %v", err)
+		}
 	}
 }

@@ -46,15 +46,19 @@ func BenchmarkOff(b *testing.B) {
 }
 
 func BenchmarkOn(b *testing.B) {
-	t, err := trace.New(b.Context(), trace.Config{Endpoint: tracetest.New(b).URL})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer t.Close()
-	ctx, head := b.Context(), http.Header{}
-	b.ReportAllocs()
-	for b.Loop() {
-		request(ctx, t, head)
+	for name, ratio := range map[string]float64{"sampled": 1, "not sampled": 1e-12} {
+		b.Run(name, func(b *testing.B) {
+			t, err := trace.New(b.Context(), trace.Config{Endpoint: tracetest.New(b).URL, Ratio: ratio})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer t.Close()
+			ctx, head := b.Context(), http.Header{}
+			b.ReportAllocs()
+			for b.Loop() {
+				request(ctx, t, head)
+			}
+		})
 	}
 }
 
