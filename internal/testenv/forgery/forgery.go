@@ -129,6 +129,20 @@ func (is Issuer) Sign(b []byte) []byte {
 	panic("forgery: unknown key")
 }
 
+// Verify reports whether the issuer's key made a signature.
+func (is Issuer) Verify(b, sig []byte) bool {
+	sum := sha256.Sum256(b)
+	switch k := is.Key.Public().(type) {
+	case *rsa.PublicKey:
+		return rsa.VerifyPKCS1v15(k, crypto.SHA256, sum[:], sig) == nil
+	case *ecdsa.PublicKey: // P-256 is all that is needed
+		return len(sig) == 64 && ecdsa.Verify(k, sum[:], new(big.Int).SetBytes(sig[:32]), new(big.Int).SetBytes(sig[32:]))
+	case ed25519.PublicKey:
+		return ed25519.Verify(k, b, sig)
+	}
+	return false
+}
+
 // Case is a bad token.
 type Case struct {
 	Name  string
