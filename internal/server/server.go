@@ -12,6 +12,7 @@ import (
 
 	"github.com/leasehold/leasehold/internal/auth/cert"
 	"github.com/leasehold/leasehold/internal/auth/jwt"
+	"github.com/leasehold/leasehold/internal/auth/kubernetes"
 	"github.com/leasehold/leasehold/internal/config"
 	"github.com/leasehold/leasehold/internal/core"
 	"github.com/leasehold/leasehold/internal/engine"
@@ -87,6 +88,7 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 	engines := map[string]engine.Factory{
 		"auth/cert":        cert.New,
 		"auth/jwt":         jwt.New,
+		"auth/kubernetes":  kubernetes.New,
 		"auth/oidc":        jwt.New,
 		"secret/cubbyhole": cubbyhole.New,
 		"secret/database":  database.New,
