@@ -283,6 +283,30 @@ func TestPoliciesAcrossNamespaces(t *testing.T) {
 	}
 }
 
+// TestMountsStayInTheirNamespace: a mount is not moved to another namespace,
+// whichever way that is asked for.
+func TestMountsStayInTheirNamespace(t *testing.T) {
+	t.Parallel()
+	l := startTenants(t)
+	for _, c := range []struct{ ns, from, to, want string }{
+		{"", "secret", "a/moved", "is a namespace"},
+		{"", "a/secret", "moved", "is a namespace"},
+		{"", "a/secret", "c/moved", "is a namespace"},
+		{"a", "secret", "b/moved", "is a namespace"},
+		{"a", "c/secret", "moved", "no matching mount"},
+	} {
+		status, body := l.ask("POST", "sys/remount", l.root, object(map[string]any{"from": c.from, "to": c.to}), "X-Vault-Namespace", c.ns)
+		if status != 400 || !strings.Contains(body, c.want) {
+			t.Errorf("remount from %s to %s in %q = %d %s, want 400 with %q", c.from, c.to, c.ns, status, body, c.want)
+		}
+	}
+	l.must("POST", "sys/remount", `{"from":"secret","to":"moved"}`, "X-Vault-Namespace", "a")
+	l.must("GET", "moved/x", "", "X-Vault-Namespace", "a")
+	if n := l.must("GET", "sys/leases/count?include_child_namespaces=true", "").Data["lease_count"]; n != 0.0 {
+		t.Errorf("%v leases, want none", n)
+	}
+}
+
 // TestServersOwn: what is the server's and not a namespace's answers in the
 // root alone, and says so.
 func TestServersOwn(t *testing.T) {

@@ -81,19 +81,21 @@ type access struct{ c *core.Core }
 
 var _ sys.Access = access{}
 
-func (a access) set(ctx context.Context, text secret.String, from netip.Addr) (*policy.Set, error) {
+// find is a token that may be used from an address, and what it may do.
+func (a access) find(ctx context.Context, text secret.String, from netip.Addr) (*token.Token, *policy.Set, error) {
 	tokens, err := a.c.Tokens()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	t, err := tokens.Lookup(ctx, text)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if from.IsValid() && len(t.BoundCIDRs) > 0 && !core.InAny(t.BoundCIDRs, from) {
-		return nil, errs.New(errs.Denied, "permission denied")
+		return nil, nil, errs.New(errs.Denied, "permission denied")
 	}
-	return a.c.SetOf(ctx, t.Entry)
+	set, err := a.c.SetOf(ctx, t.Entry)
+	return t, set, err
 }
 
 // rightsIn are a set's rights in a namespace that is the token's or below it.
@@ -109,18 +111,18 @@ func (r rightsIn) Capabilities(path string) []string {
 func (r rightsIn) Reaches(mount string) bool { return r.set.Reaches(r.below + mount) }
 
 func (a access) Of(ctx context.Context, ns string, text secret.String, from netip.Addr) (sys.Rights, error) {
-	below, ok, err := a.c.NamespaceBelow(ctx, token.NamespaceOf(text.Reveal()), ns)
+	t, set, err := a.find(ctx, text, from)
 	if err != nil {
 		return nil, err
 	}
-	if !ok {
-		return nil, errs.New(errs.Denied, "permission denied")
+	below, ok, err := a.c.NamespaceBelow(ctx, t.Namespace, ns)
+	if err == nil && !ok {
+		err = errs.New(errs.Denied, "permission denied")
 	}
-	s, err := a.set(ctx, text, from)
 	if err != nil {
 		return nil, err
 	}
-	return rightsIn{s, below}, nil
+	return rightsIn{set, below}, nil
 }
 
 func (a access) OfAccessor(ctx context.Context, ns, accessor string) (sys.Rights, error) {
@@ -140,9 +142,9 @@ func (a access) OfAccessor(ctx context.Context, ns, accessor string) (sys.Rights
 }
 
 func (a access) Resultant(ctx context.Context, text secret.String) (wire.Data, error) {
-	s, err := a.set(ctx, text, netip.Addr{})
+	_, set, err := a.find(ctx, text, netip.Addr{})
 	if err != nil {
 		return nil, err
 	}
-	return wire.Of(s.ResultantACL()), nil
+	return wire.Of(set.ResultantACL()), nil
 }

@@ -3,6 +3,7 @@ package sys
 import (
 	"cmp"
 	"context"
+	"maps"
 	"net/http"
 	"strconv"
 	"strings"
@@ -205,9 +206,8 @@ func (e *Engine) tidyLeases(_ context.Context, req *route.Request, _ route.None)
 }
 
 type countIn struct {
-	Type string `json:"type" doc:"irrevocable counts only those; anything else all."`
-	// Clients of peers send it; there is one namespace to count.
-	Children bool `json:"include_child_namespaces"`
+	Type     string `json:"type" doc:"irrevocable counts only those; anything else all."`
+	Children bool   `json:"include_child_namespaces" doc:"Count those of the namespaces below this one too."`
 }
 
 type countOut struct {
@@ -218,18 +218,41 @@ type countOut struct {
 const irrevocable = "irrevocable"
 
 func (e *Engine) countLeases(ctx context.Context, req *route.Request, in countIn) (countOut, error) {
-	ns := req.Mount.Namespace
-	byMount := map[string]int64{}
-	if in.Type == irrevocable {
-		err := e.eachLease(ctx, ns, lease.Query{Irrevocable: true}, func(l lease.Info) { byMount[l.MountID]++ })
+	out := countOut{Counts: map[string]int64{}}
+	all := []string{req.Mount.Namespace}
+	if in.Children {
+		below, err := e.cfg.Namespaces.Below(ctx, req.Mount.Namespace, true)
+		if err != nil {
+			return out, err
+		}
+		for _, n := range below {
+			all = append(all, n.ID)
+		}
+	}
+	for _, ns := range all {
+		one, err := e.countIn(ctx, ns, in.Type)
+		if err != nil {
+			return out, err
+		}
+		out.Count += one.Count
+		maps.Copy(out.Counts, one.Counts)
+	}
+	return out, nil
+}
+
+// countIn counts the leases of one namespace.
+func (e *Engine) countIn(ctx context.Context, ns, kind string) (countOut, error) {
+	if kind != irrevocable {
+		byMount, err := e.cfg.LeaseCounts(ctx, ns)
 		if err != nil {
 			return countOut{}, err
 		}
-	} else {
-		var err error
-		if byMount, err = e.cfg.LeaseCounts(ctx, ns); err != nil {
-			return countOut{}, err
-		}
+		return e.counted(ctx, ns, byMount)
+	}
+	byMount := map[string]int64{}
+	err := e.eachLease(ctx, ns, lease.Query{Irrevocable: true}, func(l lease.Info) { byMount[l.MountID]++ })
+	if err != nil {
+		return countOut{}, err
 	}
 	return e.counted(ctx, ns, byMount)
 }
@@ -279,7 +302,7 @@ type listLeasesIn struct {
 	Irrevocable bool          `json:"irrevocable" doc:"The same as type=irrevocable."`
 	After       secret.String `json:"after" doc:"Last lease of the page before."`
 	Limit       string        `json:"limit" doc:"Most leases to answer, 1000 without; at most 10000."`
-	Children    bool          `json:"include_child_namespaces"`
+	Children    bool          `json:"include_child_namespaces" doc:"Has no effect: the list is of one namespace."`
 	Force       bool          `json:"force"`
 }
 
@@ -325,6 +348,9 @@ func (e *Engine) listLeases(ctx context.Context, req *route.Request, in listLeas
 		return listLeasesOut{}, errs.New(errs.Invalid, "invalid 'limit' value: give a number of leases")
 	default:
 		q.Limit = min(n, mostLeases)
+	}
+	if in.Children {
+		req.Warn("include_child_namespaces has no effect on the list, which is of one namespace; sys/leases/count takes it")
 	}
 	page, more, err := e.cfg.Leases.List(ctx, ns, q)
 	if err != nil {

@@ -89,6 +89,16 @@ func (e *Engine) checkMove(ctx context.Context, ns, from, to string) error {
 			return errs.New(errs.Invalid, "cannot remount to destination %s: paths below %s belong to the server", to, own)
 		}
 	}
+	for _, path := range []string{from, to} {
+		first, _, _ := strings.Cut(path, "/")
+		in, ok, err := e.cfg.Namespaces.At(ctx, ns, first)
+		if err != nil {
+			return err
+		}
+		if ok {
+			return errs.New(errs.Invalid, "mounts do not move from one namespace to another, and %q is a namespace: enable the engine there and write what it needs anew", in.Path)
+		}
+	}
 	m, ok, err := e.mountAt(ctx, ns, from)
 	switch {
 	case err != nil:
