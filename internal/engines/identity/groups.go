@@ -282,8 +282,14 @@ func (e *Engine) deleteGroupByName(ctx context.Context, _ *route.Request, in nam
 func (e *Engine) endGroup(ctx context.Context, id string) error {
 	_, err := e.env.Store.Update(ctx, func(tx storage.Tx) error {
 		g, err := getGroup(tx, id)
-		if err != nil || g == nil {
-			return err
+		if err != nil {
+			if err = e.passOver(err); err != nil {
+				return err
+			}
+			g = &group{ID: id} // of a row that cannot be read nothing more is known
+		}
+		if g == nil {
+			return nil
 		}
 		for _, parent := range g.Parents {
 			if err := tx.Delete(childKey(parent, id)); err != nil {

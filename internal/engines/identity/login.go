@@ -128,7 +128,11 @@ func putName(tx storage.Tx, row *entity) error {
 	key := entityNamePrefix + nameKey(row.Name)
 	id, err := getID(tx, key)
 	if err == nil && id != "" && id != row.ID {
-		err = errNameTaken
+		// The index of a row that could not be read may outlive it.
+		var other []byte
+		if other, err = tx.Get(entityPrefix + id); err == nil && other != nil {
+			err = errNameTaken
+		}
 	}
 	if err != nil {
 		return err

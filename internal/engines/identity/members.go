@@ -213,6 +213,16 @@ func (w *groupWrite) putRow(tx storage.Tx, stored *group) (*group, error) {
 		return nil, err
 	}
 	if id != "" && id != next.ID {
+		// The index of a row that could not be read may outlive it.
+		other, err := tx.Get(groupPrefix + id)
+		if err != nil {
+			return nil, err
+		}
+		if other == nil {
+			id = ""
+		}
+	}
+	if id != "" && id != next.ID {
 		if w.in.Name != "" && w.in.ID != "" {
 			return nil, errs.New(errs.Invalid, "group name is already in use")
 		}
