@@ -124,6 +124,7 @@ type unsealed struct {
 	outbox   *outbox.Outbox
 	auditing auditing
 	settings settings
+	quotas   quotas
 	lockouts lockouts
 	fence    fence
 

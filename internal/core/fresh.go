@@ -34,3 +34,6 @@ func (f *fresh) ensure(load func() error) error {
 	f.loaded.Store(n)
 	return nil
 }
+
+// stale reports whether there are changes that were not loaded.
+func (f *fresh) stale() bool { return f.loaded.Load() != f.changes.Load() }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"net/http"
 	"net/netip"
 	"runtime/debug"
 	"slices"
@@ -42,6 +44,8 @@ type exchange struct {
 
 	entry      *audit.Entry // nil while no device is enabled
 	unrecorded bool         // no device took a record, which the broker has logged
+	unlogged   bool         // it is refused without a record: a quota's setting
+	limits     http.Header  // what a quota says in the answer
 	resp       Response
 	link       link // among the requests inside
 }
@@ -93,6 +97,11 @@ func (u *unsealed) handle(ctx context.Context, x *exchange) *Response {
 	if err != nil {
 		x.fail(err)
 	}
+	if x.limits != nil {
+		head := x.limits
+		maps.Copy(head, x.resp.Header)
+		x.resp.Header = head
+	}
 	return &x.resp
 }
 
@@ -130,6 +139,11 @@ func (x *exchange) serveSafely(ctx context.Context) (err error) {
 func (x *exchange) serve(ctx context.Context) error {
 	err := step(ctx, "route", x.route)
 	x.nameSpan(ctx)
+	if err == nil {
+		if err = x.limit(ctx); x.unlogged {
+			return err
+		}
+	}
 	if err == nil {
 		err = timed(ctx, "admit", &x.u.core.figures.tokenChecks, x.admit)
 	}

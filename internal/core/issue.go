@@ -21,36 +21,13 @@ func (x *exchange) issue(ctx context.Context) error {
 	if x.lastUse {
 		return errs.New(errs.Invalid, "the token had one use left, and a lease ends with its token: use a token with more uses")
 	}
-	var l *lease.Issued
-	for try := 1; ; try++ {
-		x.r.Lease = x.u.leases.Draft(x.req.Path, x.space.suffix)
-		res, err := x.ep.Call(ctx, &x.r)
-		if err != nil {
+	if !x.r.Caller.Root { // who can undo what filled a quota must not be stopped by it
+		if err := x.u.leaseQuota(ctx, x.space, x.m.ID, x.r.Path, "", x.req.Path); err != nil {
 			return err
-		}
-		plan := res.Plan
-		if try == 1 {
-			if err := x.u.lanes.Ready(plan.Target); err != nil {
-				return err
-			}
-		}
-		ttl, most := x.terms(plan)
-		l, err = x.u.leases.Commit(ctx, x.r.Lease, x.holder(), plan, ttl, most)
-		if err == nil {
-			break
-		}
-		if !lease.IsNameClash(err) {
-			return err
-		}
-		if try == drawNames {
-			return errs.Wrap(errs.Invalid, err, "the user name that was drawn is in use by another lease each time; give the username_template more randomness")
 		}
 	}
-	out, err := x.u.leases.Make(ctx, l)
+	l, out, err := x.credential(ctx)
 	if err != nil {
-		return err
-	}
-	if err := x.u.leases.Confirm(ctx, l); err != nil {
 		return err
 	}
 	x.m.figures.leases.Add(1)
@@ -69,6 +46,55 @@ func (x *exchange) issue(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// credential makes what was asked for, and a lease on it. Where the role lets
+// its holders share, the lease may be on one that the same holder was given a
+// moment ago.
+func (x *exchange) credential(ctx context.Context) (l *lease.Issued, out any, err error) {
+	h := x.holder()
+	for try := 1; ; try++ {
+		x.r.Lease = x.u.leases.Draft(x.req.Path, x.space.suffix)
+		res, err := x.ep.Call(ctx, &x.r)
+		if err != nil {
+			return nil, nil, err
+		}
+		plan := res.Plan
+		ttl, most := x.terms(plan)
+		if try == 1 {
+			l, out, done, err := x.u.leases.Join(ctx, x.r.Lease, h, plan, ttl, most)
+			if err != nil {
+				return nil, nil, err
+			}
+			if l != nil {
+				return l, out, x.u.leases.Confirm(ctx, l)
+			}
+			defer done()
+			if err := x.u.lanes.Ready(plan.Target); err != nil {
+				return nil, nil, err
+			}
+		}
+		l, err = x.u.leases.Commit(ctx, x.r.Lease, h, plan, ttl, most)
+		if err == nil {
+			break
+		}
+		if !lease.IsNameClash(err) {
+			return nil, nil, err
+		}
+		if try == drawNames {
+			return nil, nil, errs.Wrap(errs.Invalid, err, "the user name that was drawn is in use by another lease each time; give the username_template more randomness")
+		}
+	}
+	if out, err = x.u.leases.Make(ctx, l); err != nil {
+		return nil, nil, err
+	}
+	if err := x.u.leases.Confirm(ctx, l); err != nil {
+		return nil, nil, err
+	}
+	if err := x.u.leases.Offer(ctx, l, h, out); err != nil {
+		x.u.core.log.Warn("a credential is not shared: offering it failed", "mount", l.MountID, "error", err)
+	}
+	return l, out, nil
 }
 
 // terms are the lease's time and maximum: the plan's, within the mount's.
@@ -97,6 +123,10 @@ func (x *exchange) holder() lease.Holder {
 		Mount:     lease.Mount{Namespace: x.ns, ID: x.m.ID, Path: x.m.Path},
 		Owner:     x.token.Key,
 		Live:      x.m.live,
+		Who:       x.entityID(),
+	}
+	if h.Who == "" {
+		h.Who = x.token.Key
 	}
 	if x.token.Type == token.Batch {
 		h.Owner, h.Until = x.token.Parent, x.token.Expires

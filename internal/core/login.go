@@ -49,7 +49,7 @@ func (x *exchange) login(ctx context.Context) error {
 		Meta: a.Metadata, BoundCIDRs: a.BoundCIDRs, NumUses: a.NumUses,
 		ExplicitMaxTTL: a.ExplicitMaxTTL, Period: a.Period, Renewable: !a.NotRenewable,
 		Internal: []byte(a.Internal), Policies: policies,
-		Type: x.m.tokenType(a.Type),
+		Type: x.m.tokenType(a.Type), LoginRole: a.Role,
 	}
 	ttl, most := x.r.Mount.DefaultTTL, x.r.Mount.MaxTTL
 	if a.MaxTTL > 0 {
@@ -87,6 +87,9 @@ func (x *exchange) login(ctx context.Context) error {
 
 // hand makes the token of a login at m and answers it.
 func (x *exchange) hand(ctx context.Context, e *token.Entry, who *engine.Identified, m *mounted) error {
+	if err := x.u.countToken(ctx, e, m); err != nil {
+		return err
+	}
 	t, err := x.u.tokens.Create(ctx, e, secret.String{}, m.live...)
 	if err != nil {
 		return err
@@ -186,6 +189,13 @@ func (c *Core) CreateToken(ctx context.Context, e *token.Entry, id secret.String
 	}
 	if e.Namespace == "" {
 		e.Namespace = token.RootNamespace
+	}
+	if t, err := u.mounts.current(ctx); err != nil {
+		return nil, err
+	} else if m, _ := t.find(e.Namespace, e.Path); m != nil {
+		if err := u.countToken(ctx, e, m); err != nil {
+			return nil, err
+		}
 	}
 	t, err := u.tokens.Create(ctx, e, id, u.liveKeys(ctx, e.Namespace)...)
 	if err == nil {

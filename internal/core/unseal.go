@@ -67,8 +67,9 @@ func (c *Core) makeOpen(ctx context.Context, root []byte) (err error) {
 		Dropped: u.dropToken, Living: u.living, Record: u.recordTokens, Fenced: u.fenced, Now: c.cfg.Now, Log: c.log,
 	})
 	handlers[lease.DueKind] = u.leases.Handler()
+	handlers[lease.OfferKind] = u.leases.Offers()
 	handlers[token.DueKind] = u.tokens.Handler()
-	u.spaces.u, u.mounts.u, u.policies.u = u, u, u
+	u.spaces.u, u.mounts.u, u.policies.u, u.quotas.u = u, u, u, u
 
 	// From here on every cache hears of every change before the Update that
 	// made it returns.
@@ -164,6 +165,8 @@ func (u *unsealed) changed(changes []storage.Change) {
 			u.sliceChanged(c)
 		case settingsPrefix:
 			u.settings.fresh.changed()
+		case quotaPrefix, quotaConfPrefix:
+			u.quotas.changed()
 		case lockPrefix:
 			u.lockouts.changed(c.Key)
 		case devicePrefix, headerPrefix:
@@ -178,6 +181,7 @@ func (u *unsealed) lost(rev storage.Revision) {
 	u.policies.drop(rev)
 	u.slicesLost(rev)
 	u.settings.fresh.changed()
+	u.quotas.changed()
 	u.lockouts.rows.changed()
 	u.spaces.fresh.changed()
 	u.mounts.fresh.changed()
@@ -228,6 +232,7 @@ func (u *unsealed) sweep(ctx context.Context) {
 	for {
 		u.sweepSpaces(ctx)
 		u.sweepMounts(ctx)
+		u.sweepQuotas(ctx)
 		u.lockouts.sweep(ctx)
 		u.rotateIfDue(ctx)
 		select {

@@ -22,9 +22,11 @@ func pathCounter(mount, path string) string   { return countPrefix + "p/" + moun
 func stuckCounter(ns, mount string) string    { return stuckPrefix(ns) + mount + "/" }
 func stuckPrefix(ns string) string            { return countPrefix + "i/" + ns + "/" }
 
-// Ranges are the beginnings of the keys of a namespace's counts. They may be
-// deleted when it has no mount any more.
-func Ranges(ns string) []string { return []string{nsCounter(ns), stuckPrefix(ns)} }
+// Ranges are the beginnings of the keys of a namespace's counts, and of what was
+// kept for sharing. They may be deleted when it has no mount any more.
+func Ranges(ns string) []string {
+	return []string{nsCounter(ns), stuckPrefix(ns), sharePrefix + ns + "/"}
+}
 
 // deltas adds up the changes of a batch before anything is written.
 type deltas map[string]int64

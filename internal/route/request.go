@@ -150,6 +150,9 @@ type Auth struct {
 	// Alias is who it is by the method's own lights. Identity finds or makes
 	// the entity that it belongs to. Nil: nobody in particular.
 	Alias *Alias
+	// Role is the method's role that was logged in by, where it has roles: the
+	// one that RoleOf names. Quotas count by it.
+	Role string
 	// Groups are the names of the groups that the method says it is in.
 	Groups []string
 	// Internal is kept with the token for the method's own renewal check.

@@ -35,7 +35,7 @@ func (s *Server) addServerEngines(boot *route.Table, engines map[string]engine.F
 		Access: access{c}, Leases: ls, LeaseActions: ls, LeaseCounts: ls.counts, LeaseHolder: ls.holder, TidyLeases: ls.tidy,
 		Fence: fences{s}, Seal: func(context.Context) error { return c.SealSoon() }, Keys: keyring{c}, Shares: shares{c},
 		Status: state{s}.Status, Address: s.conf.APIAddr, Wrapping: wrapping{c}, LockedUsers: lockedUsers{c}, Factors: factors{c},
-		Audit: auditDevices{c}, AuditHeaders: auditDevices{c}, CORS: cors{c},
+		Audit: auditDevices{c}, AuditHeaders: auditDevices{c}, CORS: cors{c}, Quotas: quotas{c},
 		Sanitized: func() wire.Data { return wire.Of(s.conf.Sanitized()) }, Reload: s.reload,
 		Metrics: s.metrics,
 		Tables:  func(ctx context.Context, ns string) (map[string]*route.Table, error) { return c.Tables(ctx, ns) }, Boot: boot,

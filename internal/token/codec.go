@@ -25,6 +25,7 @@ import (
 //	time      created, expires, renewed, due
 //	varint    TTL, explicit max TTL, period, mount's max TTL, last given, in nanoseconds
 //	string    internal, JSON
+//	string    mount id, login role
 //
 // A string is a uvarint length and bytes; a list is a uvarint count and
 // strings; a time is a varint of nanoseconds since 1970, the smallest int64
@@ -90,7 +91,10 @@ func encode(e *Entry) []byte {
 	for _, d := range []time.Duration{e.TTL, e.ExplicitMaxTTL, e.Period, e.MountMaxTTL, e.Given} {
 		b = binary.AppendVarint(b, int64(d))
 	}
-	return appendString(b, string(e.Internal))
+	for _, s := range []string{string(e.Internal), e.MountID, e.LoginRole} {
+		b = appendString(b, s)
+	}
+	return b
 }
 
 // Encode is e as a row holds it, for who keeps the entry of a token that is
@@ -149,6 +153,7 @@ func decode(key string, b []byte) (*Entry, error) {
 	if s := r.str(); s != "" {
 		e.Internal = []byte(s)
 	}
+	e.MountID, e.LoginRole = r.str(), r.str()
 	if r.bad {
 		return nil, fmt.Errorf("token row %s: %w", key, errShort)
 	}

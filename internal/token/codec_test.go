@@ -15,6 +15,7 @@ func entry() *Entry {
 		BoundCIDRs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("::1/128")}, NumUses: 7,
 		Created: at, TTL: time.Hour, ExplicitMaxTTL: 2 * time.Hour, Period: 3 * time.Hour, MountMaxTTL: 4 * time.Hour,
 		Given: 5 * time.Hour, Expires: at.Add(time.Hour), Renewable: true, Internal: []byte(`{"a":1}`), Due: at,
+		MountID: "m1", LoginRole: "web",
 	}
 }
 

@@ -93,7 +93,7 @@ func (s *Store) Create(ctx context.Context, e *Entry, id secret.String, live ...
 				return err
 			}
 		}
-		if err := s.addCount(tx, e.Namespace, 1); err != nil {
+		if err := s.addCount(tx, e.counter(), 1); err != nil {
 			return err
 		}
 		e.Due = time.Time{}
@@ -125,7 +125,7 @@ func (s *Store) depth(ctx context.Context, e *Entry) (n int, err error) {
 // A batch token is its own row: the entry, encrypted under the keyring. It has
 // no accessor, and is as alive as its parent and its clock say.
 func (s *Store) createBatch(e *Entry) (*Token, error) {
-	e.Accessor = ""
+	e.Accessor, e.MountID, e.LoginRole = "", "", "" // what nobody counts
 	sealed, err := s.cfg.Seal(encode(e))
 	if err != nil {
 		return nil, fmt.Errorf("sealing a batch token: %w", err)

@@ -398,7 +398,7 @@ func (s *Store) remove(ctx context.Context, batch []*doomed) error {
 					return err
 				}
 			}
-			counts[e.Namespace]--
+			counts[e.counter()]--
 			cause := lease.Revoked
 			if d.word == lease.Alive {
 				cause = lease.Expired
@@ -410,8 +410,8 @@ func (s *Store) remove(ctx context.Context, batch []*doomed) error {
 				return err
 			}
 		}
-		for ns, n := range counts {
-			if err := s.addCount(tx, ns, n); err != nil {
+		for counter, n := range counts {
+			if err := s.addCount(tx, counter, n); err != nil {
 				return err
 			}
 		}

@@ -57,7 +57,7 @@ const (
 //	acc/<ns>/<hash of accessor>    the accessor, a space, and the token's key
 //	kid/<parent's key>/<key>       empty: the index of children
 //	due/tokens/<time>/t/<key>      empty: see package lane
-//	count/t/<ns>/<part>            how many there are
+//	count/t/<ns>/<mount>/<role>/<part>  how many there are, by where they came in
 const (
 	rowPrefix   = "tok/"
 	alivePrefix = "alive/t/"
@@ -100,6 +100,9 @@ type Entry struct {
 	Renewable      bool
 	Internal       []byte    // of the auth method, for its renewal check
 	Due            time.Time // the time in the due key
+	// MountID is the auth mount that gave it, and LoginRole the role of the
+	// method that it was given for, where it has roles: quotas count by them.
+	MountID, LoginRole string
 
 	policyKey string
 }

@@ -317,7 +317,21 @@ func (s *Store) Each(ctx context.Context, ns string, fn func(key string, e *Entr
 
 // Count is how many service tokens a namespace has.
 func (s *Store) Count(ctx context.Context, ns string) (n int64, err error) {
-	prefix := countPrefix + ns + "/"
+	return s.sum(ctx, countPrefix+ns+"/")
+}
+
+// CountMount is how many of them came in by one auth mount, and CountRole how
+// many for one of its roles.
+func (s *Store) CountMount(ctx context.Context, ns, mount string) (int64, error) {
+	return s.sum(ctx, countPrefix+ns+"/"+mount+"/")
+}
+
+// CountRole: see CountMount.
+func (s *Store) CountRole(ctx context.Context, ns, mount, role string) (int64, error) {
+	return s.sum(ctx, countPrefix+ns+"/"+mount+"/"+role+"/")
+}
+
+func (s *Store) sum(ctx context.Context, prefix string) (n int64, err error) {
 	err = s.cfg.Store.View(ctx, func(v storage.View) error {
 		return storage.ScanEach(v, prefix, storage.PrefixEnd(prefix), 0, func(_ string, b []byte, _ error) bool {
 			part, _ := strconv.ParseInt(string(b), 10, 64)
@@ -328,8 +342,13 @@ func (s *Store) Count(ctx context.Context, ns string) (n int64, err error) {
 	return max(n, 0), err // below zero where a row was lost
 }
 
-func (s *Store) addCount(tx storage.Tx, ns string, n int64) error {
-	key := countPrefix + ns + "/" + strconv.Itoa(s.cfg.Part)
+// counter is where a token is counted.
+func (e *Entry) counter() string {
+	return countPrefix + e.Namespace + "/" + e.MountID + "/" + e.LoginRole + "/"
+}
+
+func (s *Store) addCount(tx storage.Tx, counter string, n int64) error {
+	key := counter + strconv.Itoa(s.cfg.Part)
 	b, err := tx.Get(key)
 	if isBadRow(err) {
 		b, err = nil, nil // a figure that is lost must stop no token
@@ -338,6 +357,9 @@ func (s *Store) addCount(tx storage.Tx, ns string, n int64) error {
 		return err
 	}
 	have, _ := strconv.ParseInt(string(b), 10, 64)
+	if have+n == 0 {
+		return tx.Delete(key)
+	}
 	return tx.Put(key, strconv.AppendInt(nil, have+n, 10))
 }
 

@@ -344,3 +344,36 @@ func TestBadRowStopsNoTree(t *testing.T) {
 		}
 	})
 }
+
+// Tokens are counted by the mount and the role that they came in by.
+func TestCountsByMount(t *testing.T) {
+	run(t, func(r *rig) {
+		for i, e := range []*token.Entry{
+			{MountID: "m1", LoginRole: "web"}, {MountID: "m1", LoginRole: "web"}, {MountID: "m1", LoginRole: "webs"},
+			{MountID: "m2"}, {},
+		} {
+			e.Policies, e.TTL, e.Expires = []string{"default"}, time.Hour, time.Now().Add(time.Duration(i+1)*time.Hour)
+			if _, err := r.store.Create(context.Background(), e, secret.String{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ctx := context.Background()
+		check := func(when string, all, m1, web, m2 int64) {
+			t.Helper()
+			got := [4]int64{}
+			var errs [4]error
+			got[0], errs[0] = r.store.Count(ctx, "root")
+			got[1], errs[1] = r.store.CountMount(ctx, "root", "m1")
+			got[2], errs[2] = r.store.CountRole(ctx, "root", "m1", "web")
+			got[3], errs[3] = r.store.CountMount(ctx, "root", "m2")
+			if want := [4]int64{all, m1, web, m2}; got != want || errors.Join(errs[:]...) != nil {
+				t.Errorf("%s: counts %v, %v, want %v", when, got, errs, want)
+			}
+		}
+		check("at first", 5, 3, 2, 1)
+		time.Sleep(time.Hour + time.Minute)
+		check("when one has expired", 4, 2, 1, 1)
+		time.Sleep(5 * time.Hour)
+		check("in the end", 0, 0, 0, 0)
+	})
+}

@@ -60,7 +60,8 @@ type Config struct {
 	Audit        AuditDevices
 	AuditHeaders AuditHeaders
 
-	CORS CORS
+	CORS   CORS
+	Quotas Quotas
 	// Sanitized is the configuration without its secrets.
 	Sanitized func() wire.Data
 	// Reload reads a part of the configuration again: "listener".
@@ -175,6 +176,7 @@ func (e *Engine) Routes(t *route.Table) {
 		e.metricRoutes(t)
 		e.debugRoutes(t)
 		e.rawRoutes(t)
+		e.quotaRoutes(t)
 	}, route.RootOnly())
 }
 

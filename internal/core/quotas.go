@@ -1,0 +1,519 @@
+package core
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/leasehold/leasehold/internal/errs"
+	"github.com/leasehold/leasehold/internal/ratelimit"
+	"github.com/leasehold/leasehold/internal/storage"
+	"github.com/leasehold/leasehold/internal/token"
+)
+
+// What is stored of quotas, and under which keys:
+//
+//	quota/<ns>/<kind>/<name>              quotaRow, JSON; ns is where it was written
+//	quotaat/<kind>/<ns>/<mount>/r/<role>  the row's key: one quota of a kind for one thing
+//	quotaat/<kind>/<ns>/<mount>/p/<path>
+//	quotaconf/rate-limit                  QuotaConfig, JSON
+const (
+	quotaPrefix     = "quota/"
+	quotaAtPrefix   = "quotaat/"
+	quotaConfPrefix = "quotaconf/"
+	quotaConfKey    = quotaConfPrefix + "rate-limit"
+	quotaVersion    = 1
+)
+
+// QuotaKind is what a quota limits.
+type QuotaKind string
+
+// The kinds.
+const (
+	RateLimit  QuotaKind = "rate-limit"  // requests in a time
+	LeaseCount QuotaKind = "lease-count" // leases and service tokens that live at once
+)
+
+// quotaRow is a quota as it is stored. Version 1. It names what it is for by
+// ids, so that it follows a mount that is moved.
+type quotaRow struct {
+	V       int    `json:"v"`
+	NS      string `json:"ns"`              // of what it is for
+	Mount   string `json:"mount,omitempty"` // ""; all of the namespace
+	Path    string `json:"path,omitempty"`  // in the mount; "" is all of it, and one that ends in * all that begins so
+	Role    string `json:"role,omitempty"`  // of an auth method
+	Inherit bool   `json:"inherit,omitempty"`
+
+	Rate      float64       `json:"rate,omitempty"`
+	Interval  time.Duration `json:"interval,omitempty"`
+	Block     time.Duration `json:"block,omitempty"`
+	GroupBy   string        `json:"group,omitempty"`
+	Secondary float64       `json:"second,omitempty"`
+
+	MaxLeases int64 `json:"max,omitempty"`
+}
+
+// place is the key that only one quota of a kind can have.
+func (r *quotaRow) place(kind QuotaKind) string {
+	at := quotaAtPrefix + string(kind) + "/" + r.NS + "/" + r.Mount
+	if r.Role != "" {
+		return at + "/r/" + r.Role
+	}
+	return at + "/p/" + r.Path
+}
+
+// quota is a quota in force.
+type quota struct {
+	quotaRow
+	key, kind, name string
+	raw             string // the row as it was read
+	first, second   *ratelimit.Limiter
+	violations      atomic.Uint64
+	used            usage
+}
+
+// The ways of telling clients apart.
+const (
+	GroupByIP             = "ip"
+	GroupByNone           = "none"
+	GroupByEntityThenIP   = "entity_then_ip"
+	GroupByEntityThenNone = "entity_then_none"
+)
+
+// quotaSet is one state of all quotas, never changed.
+type quotaSet struct {
+	conf             QuotaConfig
+	exempt, absolute pathList
+	rate, count      quotaIndex
+	byKey            map[string]*quota
+}
+
+// quotaIndex finds the most specific quota of a kind without a scan.
+type quotaIndex struct {
+	mounts map[string]*mountQuotas // by id
+	spaces map[string]*quota       // by namespace
+}
+
+type mountQuotas struct {
+	whole               *quota
+	roles, paths, globs map[string]*quota
+	lengths             []int // of the globs, the longest first
+}
+
+// quotas keeps the set in step with the store. A server without quotas pays one
+// atomic load: set is nil then, and staleQuotas after a change.
+type quotas struct {
+	u     *unsealed
+	set   atomic.Pointer[quotaSet]
+	last  atomic.Pointer[quotaSet]
+	fresh fresh
+}
+
+var staleQuotas = new(quotaSet)
+
+// changed is called by the Watch.
+func (qs *quotas) changed() {
+	qs.fresh.changed()
+	qs.set.Store(staleQuotas)
+}
+
+// current is the set in force, nil when there is no quota.
+func (qs *quotas) current(ctx context.Context) (*quotaSet, error) {
+	if s := qs.set.Load(); s != staleQuotas {
+		return s, nil
+	}
+	err := qs.fresh.ensure(func() error {
+		s, err := qs.load(ctx)
+		if err == nil {
+			qs.last.Store(s)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("loading the quotas: %w", err)
+	}
+	s := qs.last.Load()
+	qs.set.CompareAndSwap(staleQuotas, s)
+	if qs.fresh.stale() { // a change that came in between must not be overwritten
+		qs.set.Store(staleQuotas)
+	}
+	return s, nil
+}
+
+// load reads every quota. Those whose rows have not changed keep their counts.
+func (qs *quotas) load(ctx context.Context) (*quotaSet, error) {
+	u, old := qs.u, qs.last.Load() // nil: there was no quota
+	s := &quotaSet{byKey: map[string]*quota{}, conf: defaultQuotaConfig()}
+	err := u.store.View(ctx, func(v storage.View) error {
+		b, err := v.Get(quotaConfKey)
+		if err == nil && b != nil {
+			s.conf = QuotaConfig{}
+			err = json.Unmarshal(b, &s.conf)
+		}
+		if err != nil {
+			return err
+		}
+		return storage.ScanEach(v, quotaPrefix, storage.PrefixEnd(quotaPrefix), 0, func(key string, b []byte, bad error) bool {
+			q, err := decodeQuota(key, b, bad)
+			if err != nil {
+				u.core.log.Error("a quota cannot be read; it is not in force, the others are", "key", key, "error", err)
+				return true
+			}
+			if old != nil && old.byKey[key] != nil && old.byKey[key].raw == q.raw {
+				q = old.byKey[key]
+			}
+			s.byKey[key] = q
+			return true
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, q := range s.byKey {
+		if q.first == nil && q.kind == string(RateLimit) {
+			q.begin(u.core.cfg.Steady())
+		}
+		s.index(QuotaKind(q.kind)).add(q)
+	}
+	s.exempt, s.absolute = newPathList(s.conf.Exempt), newPathList(s.conf.AbsoluteExempt)
+	if len(s.byKey) == 0 {
+		return nil, nil
+	}
+	return s, nil
+}
+
+func decodeQuota(key string, b []byte, bad error) (*quota, error) {
+	q := &quota{key: key, raw: string(b)}
+	if bad != nil {
+		return nil, bad
+	}
+	if err := json.Unmarshal(b, &q.quotaRow); err != nil {
+		return nil, err
+	}
+	parts := strings.SplitN(key, "/", 4)
+	if q.V > quotaVersion || len(parts) != 4 {
+		return nil, fmt.Errorf("it has version %d, written by a newer server", q.V)
+	}
+	q.kind, q.name = parts[2], parts[3]
+	return q, nil
+}
+
+func (q *quota) begin(now time.Time) {
+	rule := ratelimit.Rule{Rate: q.Rate, Interval: q.Interval, Block: q.Block}
+	q.first = ratelimit.New(rule, now)
+	q.second = q.first
+	if q.Secondary > 0 {
+		rule.Rate = q.Secondary
+		q.second = ratelimit.New(rule, now)
+	}
+}
+
+func (s *quotaSet) index(kind QuotaKind) *quotaIndex {
+	if kind == LeaseCount {
+		return &s.count
+	}
+	return &s.rate
+}
+
+func (ix *quotaIndex) add(q *quota) {
+	if q.Mount == "" {
+		if ix.spaces == nil {
+			ix.spaces = map[string]*quota{}
+		}
+		ix.spaces[q.NS] = q
+		return
+	}
+	m := ix.mounts[q.Mount]
+	if m == nil {
+		if ix.mounts == nil {
+			ix.mounts = map[string]*mountQuotas{}
+		}
+		m = &mountQuotas{roles: map[string]*quota{}, paths: map[string]*quota{}, globs: map[string]*quota{}}
+		ix.mounts[q.Mount] = m
+	}
+	head, glob := strings.CutSuffix(q.Path, "*")
+	switch {
+	case q.Role != "":
+		m.roles[q.Role] = q
+	case q.Path == "":
+		m.whole = q
+	case glob:
+		m.globs[head] = q
+		if !slices.Contains(m.lengths, len(head)) {
+			m.lengths = append(m.lengths, len(head))
+			slices.SortFunc(m.lengths, func(a, b int) int { return b - a })
+		}
+	default:
+		m.paths[q.Path] = q
+	}
+}
+
+// find is the quota that holds for a request: the one for a login's role, for
+// the very path, for the longest beginning of it, for the mount, for the
+// namespace, for the nearest one above that passes its quota on, or nil.
+func (ix *quotaIndex) find(space *space, mount, rel string, role func() (string, error)) (*quota, error) {
+	if m := ix.mounts[mount]; m != nil {
+		if len(m.roles) > 0 {
+			name, err := role()
+			if err != nil {
+				return nil, err
+			}
+			if q := m.roles[name]; q != nil {
+				return q, nil
+			}
+		}
+		if q := m.paths[strings.TrimSuffix(rel, "/")]; q != nil {
+			return q, nil
+		}
+		for _, n := range m.lengths {
+			if len(rel) >= n {
+				if q := m.globs[rel[:n]]; q != nil {
+					return q, nil
+				}
+			}
+		}
+		if m.whole != nil {
+			return m.whole, nil
+		}
+	}
+	if q := ix.spaces[space.ID]; q != nil || len(ix.spaces) == 0 {
+		return q, nil
+	}
+	for s := space.parent; s != nil; s = s.parent {
+		if q := ix.spaces[s.ID]; q != nil && q.Inherit {
+			return q, nil
+		}
+	}
+	return nil, nil
+}
+
+// limit refuses a request whose client has used up its rate. It comes before
+// anybody is asked who is calling, so that it holds for logins too.
+func (x *exchange) limit(ctx context.Context) error {
+	s, err := x.u.quotas.current(ctx)
+	if s == nil || err != nil {
+		return err
+	}
+	mount := ""
+	if x.m != nil {
+		mount = x.m.ID
+	}
+	q, err := s.rate.find(x.space, mount, x.r.Path, func() (string, error) {
+		if x.ep == nil {
+			return "", nil
+		}
+		return x.ep.Role(ctx, &x.r)
+	})
+	if q == nil || err != nil || s.exempts(x) {
+		return err
+	}
+	limiter, client := q.clientOf(ctx, x)
+	v := limiter.Take(client, x.u.core.cfg.Steady())
+	if s.conf.ResponseHeaders {
+		x.limits = http.Header{
+			"X-Ratelimit-Limit":     {strconv.FormatUint(v.Limit, 10)},
+			"X-Ratelimit-Remaining": {strconv.FormatUint(v.Remaining, 10)},
+			"X-Ratelimit-Reset":     {strconv.FormatInt(int64((v.Reset+time.Second-1)/time.Second), 10)},
+		}
+	}
+	if v.Allowed {
+		return nil
+	}
+	q.violations.Add(1)
+	x.unlogged = !s.conf.AuditLogging
+	return errs.Later(v.Reset, "request path %q: rate limit quota exceeded", x.req.Path)
+}
+
+func (s *quotaSet) exempts(x *exchange) bool {
+	return s.exempt.has(x.req.Path) || s.absolute.has(x.space.Path+x.req.Path)
+}
+
+// clientOf is whom a request counts for.
+func (q *quota) clientOf(ctx context.Context, x *exchange) (*ratelimit.Limiter, ratelimit.Client) {
+	switch q.GroupBy {
+	case GroupByNone:
+		return q.first, ratelimit.Client{}
+	case GroupByEntityThenIP, GroupByEntityThenNone:
+		if !x.req.Token.IsZero() {
+			if t, err := x.u.tokens.Lookup(ctx, x.req.Token); err == nil && t.EntityID != "" {
+				return q.first, ratelimit.Named(t.EntityID)
+			}
+		}
+		if q.GroupBy == GroupByEntityThenNone {
+			return q.second, ratelimit.Client{}
+		}
+		return q.second, ratelimit.At(x.req.Remote.Addr())
+	}
+	return q.first, ratelimit.At(x.req.Remote.Addr())
+}
+
+// pathList are paths of which some stand for all that begin so.
+type pathList struct {
+	exact  map[string]bool
+	starts []string
+}
+
+func newPathList(paths []string) (l pathList) {
+	for _, p := range paths {
+		if head, glob := strings.CutSuffix(p, "*"); glob {
+			l.starts = append(l.starts, head)
+			continue
+		}
+		if l.exact == nil {
+			l.exact = map[string]bool{}
+		}
+		l.exact[strings.Trim(p, "/")] = true
+	}
+	return l
+}
+
+func (l *pathList) has(path string) bool {
+	if l.exact[strings.TrimSuffix(path, "/")] {
+		return true
+	}
+	return slices.ContainsFunc(l.starts, func(s string) bool { return strings.HasPrefix(path, s) })
+}
+
+// leaseQuota refuses another lease or token where a quota on their number is
+// reached. The number is that of a moment ago: what is being made at the same
+// time is not in it, so a quota can be overshot by the requests in flight.
+// path is the request's, for the message; role the login's.
+func (u *unsealed) leaseQuota(ctx context.Context, space *space, mount, rel, role, path string) error {
+	s, err := u.quotas.current(ctx)
+	if s == nil || err != nil {
+		return err
+	}
+	q, err := s.count.find(space, mount, rel, func() (string, error) { return role, nil })
+	if q == nil || err != nil {
+		return err
+	}
+	n, err := q.used.count(ctx, u.core.cfg.Steady(), func(ctx context.Context) (int64, error) { return u.countFor(ctx, &q.quotaRow) })
+	if err != nil || n < q.MaxLeases {
+		return err
+	}
+	q.violations.Add(1)
+	return errs.New(errs.TooMany, "request path %q: lease count quota exceeded: quota %q allows %d leases at a time and %d live; revoke some, or wait until they expire",
+		path, q.name, q.MaxLeases, n)
+}
+
+// countToken says by which mount a token comes in, and judges the quotas on it.
+// A root token is let through: with one an operator makes room.
+func (u *unsealed) countToken(ctx context.Context, e *token.Entry, m *mounted) error {
+	e.MountID = m.ID
+	if u.quotas.set.Load() == nil || e.Root() {
+		return nil
+	}
+	space, err := u.space(ctx, e.Namespace)
+	if err != nil || space == nil {
+		return err
+	}
+	return u.leaseQuota(ctx, space, m.ID, strings.TrimPrefix(e.Path, m.Path), e.LoginRole, e.Path)
+}
+
+// countFor is how many leases and service tokens a quota covers.
+func (u *unsealed) countFor(ctx context.Context, q *quotaRow) (int64, error) {
+	switch {
+	case q.Role != "":
+		return u.tokens.CountRole(ctx, q.NS, q.Mount, q.Role)
+	case q.Path != "":
+		path, glob := strings.CutSuffix(q.Path, "*")
+		return u.leases.CountPath(ctx, q.Mount, path, glob)
+	case q.Mount != "":
+		leases, err := u.leases.CountMount(ctx, q.Mount)
+		if err != nil {
+			return 0, err
+		}
+		tokens, err := u.tokens.CountMount(ctx, q.NS, q.Mount)
+		return leases + tokens, err
+	}
+	spaces := []string{q.NS}
+	if q.Inherit {
+		below, err := u.core.Namespaces(ctx, q.NS, true)
+		if err != nil {
+			return 0, err
+		}
+		for _, n := range below {
+			spaces = append(spaces, n.ID)
+		}
+	}
+	var sum int64
+	for _, ns := range spaces {
+		leases, err := u.leases.CountNamespace(ctx, ns)
+		if err != nil {
+			return 0, err
+		}
+		tokens, err := u.tokens.Count(ctx, ns)
+		if err != nil {
+			return 0, err
+		}
+		sum += leases + tokens
+	}
+	return sum, nil
+}
+
+// usage remembers a sum that took long, for a second: a namespace may have
+// thousands of counters. What this process adds meanwhile is added.
+type usage struct {
+	mu    sync.Mutex
+	until time.Time
+	sum   int64
+}
+
+// slowSum is how long adding up may take without being remembered.
+const slowSum = time.Millisecond
+
+func (c *usage) count(ctx context.Context, now time.Time, sum func(context.Context) (int64, error)) (int64, error) {
+	c.mu.Lock()
+	if now.Before(c.until) {
+		defer c.mu.Unlock()
+		c.sum++ // whoever asks is about to make one
+		return c.sum - 1, nil
+	}
+	c.mu.Unlock()
+	begun := time.Now()
+	n, err := sum(ctx)
+	if err == nil && time.Since(begun) > slowSum {
+		c.mu.Lock()
+		c.sum, c.until = n+1, now.Add(time.Second)
+		c.mu.Unlock()
+	}
+	return n, err
+}
+
+// holds reports whether what a quota is for is there. One of a mount that is
+// gone matches no request, and is not shown.
+func (u *unsealed) holds(ctx context.Context, q *quota) (bool, error) {
+	space, err := u.space(ctx, q.NS)
+	if err != nil || space == nil || space.ended || q.Mount == "" {
+		return space != nil && !space.ended, err
+	}
+	t, err := u.mounts.current(ctx)
+	if err != nil {
+		return false, err
+	}
+	m := t.byID[q.Mount]
+	return m != nil && m.Ending.IsZero(), nil
+}
+
+// sweepQuotas deletes the quotas of mounts and namespaces that are gone.
+func (u *unsealed) sweepQuotas(ctx context.Context) {
+	s, err := u.quotas.current(ctx)
+	if s == nil || err != nil {
+		return
+	}
+	for _, q := range s.byKey {
+		if there, err := u.holds(ctx, q); there || err != nil {
+			continue
+		}
+		if err := u.deleteQuota(ctx, q.key, QuotaKind(q.kind), q.raw); err != nil {
+			u.core.log.Error("deleting a quota whose mount or namespace is gone; it is tried again", "error", err)
+		}
+	}
+}

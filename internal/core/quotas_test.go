@@ -1,0 +1,462 @@
+package core_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/leasehold/leasehold/internal/core"
+	"github.com/leasehold/leasehold/internal/engine"
+	"github.com/leasehold/leasehold/internal/errs"
+	"github.com/leasehold/leasehold/internal/lease"
+	"github.com/leasehold/leasehold/internal/route"
+	"github.com/leasehold/leasehold/internal/secret"
+	"github.com/leasehold/leasehold/internal/storage"
+	"github.com/leasehold/leasehold/internal/storage/fault"
+	"github.com/leasehold/leasehold/internal/storage/mem"
+	"github.com/leasehold/leasehold/internal/token"
+	"github.com/leasehold/leasehold/internal/wire"
+)
+
+// gatehouse is an auth method with roles.
+type gatehouse struct{}
+
+type gateIn struct {
+	Role  string `json:"role"`
+	Batch bool   `json:"batch"`
+}
+
+func (gatehouse) Routes(t *route.Table) {
+	route.Login(t, "login", func(_ context.Context, _ *route.Request, in gateIn) (*route.Auth, error) {
+		a := &route.Auth{Policies: []string{"web"}, Role: in.Role}
+		if in.Batch {
+			a.Type = route.TokenBatch
+		}
+		return a, nil
+	}, route.RoleOf(func(_ context.Context, _ *route.Request, in gateIn) (string, error) { return in.Role, nil }))
+}
+
+// quotaRig has kv/, auth/gate/ and auth/door/, which has no roles.
+func quotaRig(t *testing.T, db storage.Backend) *rig {
+	t.Helper()
+	r := openWith(t, db, map[string]engine.Factory{
+		"auth/gate": func(context.Context, engine.Env) (engine.Engine, error) { return gatehouse{}, nil },
+		"auth/door": func(context.Context, engine.Env) (engine.Engine, error) { return &door{}, nil },
+	})
+	r.mount("kv/", "kv", nil)
+	for _, typ := range []string{"gate", "door"} {
+		if err := r.c.AddMount(t.Context(), &core.Mount{Namespace: token.RootNamespace, Path: "auth/" + typ + "/", Class: core.ClassAuth, Type: typ}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return r
+}
+
+func (r *rig) quota(kind core.QuotaKind, q core.Quota) {
+	r.t.Helper()
+	if err := r.c.WriteQuota(r.t.Context(), token.RootNamespace, kind, q); err != nil {
+		r.t.Fatalf("WriteQuota(%+v) = %v", q, err)
+	}
+}
+
+func (r *rig) quotaConfig(change func(*core.QuotaConfig)) {
+	r.t.Helper()
+	conf, err := r.c.QuotaConfig(r.t.Context())
+	if err == nil {
+		change(&conf)
+		err = r.c.SetQuotaConfig(r.t.Context(), conf)
+	}
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// from sends a request from an address to a namespace.
+func (r *rig) from(addr, ns string, op wire.Op, path string, tok secret.String, body string) *core.Response {
+	r.t.Helper()
+	req := &core.Request{ID: "req-" + path, Op: op, Path: path, Namespace: ns, Token: tok, Remote: netip.AddrPortFrom(netip.MustParseAddr(addr), 1)}
+	if body != "" {
+		req.Body = []byte(body)
+	}
+	return r.c.Handle(r.t.Context(), req)
+}
+
+// The most exact quota holds for a request: each has a rate that tells it.
+func TestQuotaPrecedence(t *testing.T) {
+	r := quotaRig(t, mem.New())
+	team := r.space("team")
+	r.space("team/app")
+	r.space("other")
+	r.mountIn(team, "kv/", "kv")
+	r.quotaConfig(func(c *core.QuotaConfig) {
+		c.ResponseHeaders = true
+		c.Exempt = append(c.Exempt, "kv/free", "kv/open/*")
+		c.AbsoluteExempt = []string{"team/kv/mine"}
+	})
+	yes := true
+	for i, q := range []core.Quota{
+		{Path: ""},
+		{Path: "kv"},
+		{Path: "kv/data/a"},
+		{Path: "kv/data/*"},
+		{Path: "kv/data/ab*"},
+		{Path: "auth/gate/"},
+		{Path: "auth/gate/", Role: "web"},
+		{Path: "auth/gate/login"},
+		{Path: "team/", Inheritable: &yes},
+		{Path: "/team/kv/"},
+	} {
+		q.Name, q.Rate = fmt.Sprint("q", i), float64(100+i)
+		r.quota(core.RateLimit, q)
+	}
+	for _, c := range []struct {
+		ns, path, body string
+		op             wire.Op
+		want           string // the rate of the quota; "" is none
+	}{
+		{"", "nowhere/x", "", wire.OpRead, "100"},
+		{"", "kv/x", "", wire.OpRead, "101"},
+		{"", "kv/", "", wire.OpList, "101"},
+		{"", "kv/data/a", "", wire.OpRead, "102"},
+		{"", "kv/data/a/", "", wire.OpList, "102"},
+		{"", "kv/data/b", "", wire.OpRead, "103"},
+		{"", "kv/data/a/b", "", wire.OpRead, "103"},
+		{"", "kv/data/abc", "", wire.OpRead, "104"},
+		{"", "auth/gate/other", "", wire.OpRead, "105"},
+		{"", "auth/gate/login", `{"role":"web"}`, wire.OpUpdate, "106"},
+		{"", "auth/gate/login", `{"role":"batch"}`, wire.OpUpdate, "107"},
+		{"", "auth/gate/login", `{"role":7.5}`, wire.OpUpdate, "107"},
+		{"team", "sys/x", "", wire.OpRead, "108"},
+		{"team/app", "sys/x", "", wire.OpRead, "108"},
+		{"team", "kv/x", "", wire.OpRead, "109"},
+		{"", "team/kv/x", "", wire.OpRead, "109"},
+		{"other", "sys/x", "", wire.OpRead, "100"},
+		{"", "kv/free", "", wire.OpRead, ""},
+		{"team", "kv/free", "", wire.OpRead, ""},
+		{"", "kv/open/a/b", "", wire.OpRead, ""},
+		{"team", "kv/mine", "", wire.OpRead, ""},
+		{"", "kv/mine", "", wire.OpRead, "101"},
+	} {
+		p := r.from("192.0.2.1", c.ns, c.op, c.path, r.root, c.body)
+		if got := p.Header.Get("X-Ratelimit-Limit"); got != c.want {
+			t.Errorf("%s %q of namespace %q has the rate %q, want %q (%v)", c.op, c.path, c.ns, got, c.want, p.Err)
+		}
+	}
+}
+
+// A client that has used up its rate is refused, logins too, and nobody else is.
+func TestRateLimit(t *testing.T) {
+	r := quotaRig(t, mem.New())
+	r.quota(core.RateLimit, core.Quota{Name: "gate", Path: "auth/gate", Rate: 2, Interval: time.Hour})
+	r.quota(core.RateLimit, core.Quota{Name: "kv", Path: "kv", Rate: 1, Interval: time.Hour, GroupBy: core.GroupByNone})
+	in := func(addr string) error { return r.from(addr, "", wire.OpUpdate, "auth/gate/login", noToken, `{}`).Err }
+	for i, want := range []error{nil, nil, errs.Later(0, "")} {
+		err := in("192.0.2.1")
+		if errs.KindOf(err) != errs.KindOf(want) {
+			t.Errorf("login %d = %v, want %v", i, err, want)
+		}
+		var e *errs.Error
+		if want != nil && (!errors.As(err, &e) || e.After <= 0 || e.Msg != `request path "auth/gate/login": rate limit quota exceeded`) {
+			t.Errorf("login %d = %+v, want a time to come back", i, e)
+		}
+	}
+	if err := in("192.0.2.2"); err != nil {
+		t.Errorf("another client's login = %v", err)
+	}
+	if err := r.from("192.0.2.1", "", wire.OpRead, "kv/x", r.root, "").Err; !errs.Is(err, errs.NotFound) {
+		t.Errorf("the first of all = %v, want NotFound", err)
+	}
+	if err := r.from("192.0.2.2", "", wire.OpRead, "kv/x", noToken, "").Err; !errs.Is(err, errs.TooMany) {
+		t.Errorf("the second of all = %v, want TooMany", err)
+	}
+	stats, err := r.c.QuotaStats(t.Context())
+	if err != nil || len(stats) != 2 || stats[0].Violations != 1 || stats[1].Violations != 1 {
+		t.Errorf("QuotaStats = %+v, %v, want one violation each", stats, err)
+	}
+	// Another rule begins anew.
+	r.quota(core.RateLimit, core.Quota{Name: "kv", Path: "kv", Rate: 5})
+	if err := r.from("192.0.2.2", "", wire.OpRead, "kv/x", r.root, "").Err; !errs.Is(err, errs.NotFound) {
+		t.Errorf("under the new rule = %v, want NotFound", err)
+	}
+	if err := r.c.DeleteQuota(t.Context(), token.RootNamespace, core.RateLimit, "gate"); err != nil {
+		t.Fatal(err)
+	}
+	if err := in("192.0.2.1"); err != nil {
+		t.Errorf("without the quota = %v", err)
+	}
+}
+
+var noToken secret.String
+
+// What a rate limit refuses stands in the audit log only where that is wanted.
+func TestRateLimitInTheLog(t *testing.T) {
+	r := quotaRig(t, mem.New())
+	path := t.TempDir() + "/audit.log"
+	if err := r.c.EnableAudit(t.Context(), core.AuditDevice{Path: "file/", Type: "file", Options: map[string]string{"file_path": path}}); err != nil {
+		t.Fatal(err)
+	}
+	r.quota(core.RateLimit, core.Quota{Name: "kv", Path: "kv", Rate: 1, Interval: time.Hour})
+	lines := func() int { return strings.Count(readFile(t, path), "\n") }
+	read := func() { r.from("192.0.2.1", "", wire.OpRead, "kv/x", r.root, "") }
+	read()
+	before := lines()
+	read()
+	if n := lines() - before; n != 0 {
+		t.Errorf("%d records of a request that was refused, want none", n)
+	}
+	r.quotaConfig(func(c *core.QuotaConfig) { c.AuditLogging = true })
+	read()
+	if n := lines() - before; n != 2 {
+		t.Errorf("%d records of a request that was refused, want 2", n)
+	}
+}
+
+// A quota follows its mount.
+func TestQuotaFollowsItsMount(t *testing.T) {
+	r := quotaRig(t, mem.New())
+	r.quota(core.RateLimit, core.Quota{Name: "q", Path: "kv/a*", Rate: 1, Interval: time.Hour})
+	path := func() string {
+		q, there, err := r.c.Quota(t.Context(), token.RootNamespace, core.RateLimit, "q")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !there {
+			return "gone"
+		}
+		return q.Path
+	}
+	if got := path(); got != "kv/a*" {
+		t.Errorf("the quota's path is %q", got)
+	}
+	if err := r.c.MoveMount(t.Context(), token.RootNamespace, "kv/", "moved/kv/"); err != nil {
+		t.Fatal(err)
+	}
+	if got := path(); got != "moved/kv/a*" {
+		t.Errorf("after moving its mount the quota's path is %q", got)
+	}
+	if err := r.from("192.0.2.1", "", wire.OpRead, "moved/kv/ab", r.root, "").Err; !errs.Is(err, errs.NotFound) {
+		t.Errorf("the first request = %v, want NotFound", err)
+	}
+	if err := r.from("192.0.2.1", "", wire.OpRead, "moved/kv/ab", r.root, "").Err; !errs.Is(err, errs.TooMany) {
+		t.Errorf("the second request = %v, want TooMany", err)
+	}
+}
+
+func TestQuotaGoesWithItsMount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db := mem.New()
+		r := quotaRig(t, db)
+		team := r.space("team")
+		r.mountIn(team, "kv/", "kv")
+		for name, path := range map[string]string{"mount": "kv/", "space": "team/", "below": "team/kv/x"} {
+			r.quota(core.RateLimit, core.Quota{Name: name, Path: path, Rate: 1})
+		}
+		if err := r.c.RemoveMount(t.Context(), token.RootNamespace, "kv/"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.c.RemoveNamespace(t.Context(), token.RootNamespace, "team"); err != nil {
+			t.Fatal(err)
+		}
+		if names, err := r.c.QuotaNames(t.Context(), token.RootNamespace, core.RateLimit); len(names) != 0 || err != nil {
+			t.Errorf("QuotaNames = %q, %v, want none", names, err)
+		}
+		later(5 * time.Minute)
+		left := 0
+		err := db.View(t.Context(), func(v storage.View) error {
+			return v.Scan("quota", storage.PrefixEnd("quota"), 0, func(string, []byte) bool { left++; return true })
+		})
+		if left != 0 || err != nil {
+			t.Errorf("%d rows of quotas are left, %v", left, err)
+		}
+	})
+}
+
+func TestQuotasThatAreRefused(t *testing.T) {
+	r := quotaRig(t, mem.New())
+	r.quota(core.RateLimit, core.Quota{Name: "first", Path: "kv/", Rate: 1})
+	yes, no := true, false
+	for _, c := range []struct {
+		kind core.QuotaKind
+		q    core.Quota
+		want string
+	}{
+		{core.RateLimit, core.Quota{Path: "nowhere/", Rate: 1}, `invalid mount path "nowhere/"`},
+		{core.RateLimit, core.Quota{Path: "kv/", Rate: 1}, `exists under the name "first"`},
+		{core.RateLimit, core.Quota{}, "'rate' is invalid"},
+		{core.RateLimit, core.Quota{Rate: -1}, "'rate' is invalid"},
+		{core.RateLimit, core.Quota{Rate: 1, GroupBy: "colour"}, "'group_by' is"},
+		{core.RateLimit, core.Quota{Rate: 1, Secondary: 1}, "'secondary_rate' is for"},
+		{core.RateLimit, core.Quota{Rate: 1, Inheritable: &no}, "it is inheritable"},
+		{core.RateLimit, core.Quota{Rate: 1, Path: "kv/x", Inheritable: &yes}, "can be inheritable"},
+		{core.RateLimit, core.Quota{Rate: 1, Path: "kv/", Role: "web"}, "not a valid auth method"},
+		{core.RateLimit, core.Quota{Rate: 1, Role: "web"}, "not a valid auth method"},
+		{core.RateLimit, core.Quota{Rate: 1, Path: "auth/door/", Role: "web"}, "does not support"},
+		{core.RateLimit, core.Quota{Rate: 1, Path: "auth/gate/login", Role: "web"}, "a role or a path"},
+		{core.LeaseCount, core.Quota{Path: "kv/"}, "'max_leases' is invalid"},
+		{core.LeaseCount, core.Quota{Path: "auth/gate/login", MaxLeases: 1}, "is on its mount or on a role"},
+	} {
+		c.q.Name = "q"
+		err := r.c.WriteQuota(t.Context(), token.RootNamespace, c.kind, c.q)
+		if !errs.Is(err, errs.Invalid) || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("WriteQuota(%+v) = %v, want %q", c.q, err, c.want)
+		}
+	}
+	// Its own place it may keep, and another's when that has gone.
+	r.quota(core.RateLimit, core.Quota{Name: "first", Path: "kv/", Rate: 2})
+	r.quota(core.RateLimit, core.Quota{Name: "first", Path: "kv/x", Rate: 2})
+	r.quota(core.RateLimit, core.Quota{Name: "second", Path: "kv/", Rate: 2})
+}
+
+// The clients of a quota by entity are told apart by it, and those without one
+// by their address and with a rate of their own.
+func TestQuotaByEntity(t *testing.T) {
+	r := quotaRig(t, mem.New())
+	r.quota(core.RateLimit, core.Quota{Name: "q", Path: "kv", Rate: 1, Interval: time.Hour, GroupBy: core.GroupByEntityThenIP, Secondary: 2})
+	tokenOf := func(entity string) secret.String {
+		tok, err := r.c.CreateToken(t.Context(), &token.Entry{Policies: []string{"root"}, EntityID: entity, Expires: time.Now().Add(time.Hour), TTL: time.Hour}, secret.String{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tok.Text
+	}
+	ann, bob := tokenOf("ann"), tokenOf("bob")
+	for i, c := range []struct {
+		tok  secret.String
+		addr string
+		many bool
+	}{
+		{ann, "192.0.2.1", false}, {ann, "192.0.2.9", true}, {bob, "192.0.2.1", false},
+		{r.root, "192.0.2.1", false}, {r.root, "192.0.2.1", false}, {r.root, "192.0.2.1", true}, {r.root, "192.0.2.2", false},
+		{noToken, "192.0.2.1", true}, {secret.New("hvs.forged"), "192.0.2.3", false},
+	} {
+		err := r.from(c.addr, "", wire.OpRead, "kv/x", c.tok, "").Err
+		if got := errs.Is(err, errs.TooMany); got != c.many {
+			t.Errorf("request %d = %v, refused for its rate: want %v", i, err, c.many)
+		}
+	}
+}
+
+// A quota that cannot be read is not in force, and the others are.
+func TestUnreadableQuota(t *testing.T) {
+	db := fault.Wrap(mem.New())
+	r := quotaRig(t, db)
+	r.quota(core.RateLimit, core.Quota{Name: "bad", Path: "kv", Rate: 1, Interval: time.Hour})
+	r.quota(core.RateLimit, core.Quota{Name: "good", Path: "auth/gate", Rate: 1, Interval: time.Hour})
+	_, err := db.Update(t.Context(), func(tx storage.Tx) error { return tx.Put("quota/root/rate-limit/bad", []byte("damaged")) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if err := r.from("192.0.2.1", "", wire.OpRead, "kv/x", r.root, "").Err; !errs.Is(err, errs.NotFound) {
+			t.Errorf("below the damaged quota = %v, want NotFound", err)
+		}
+	}
+	r.from("192.0.2.1", "", wire.OpUpdate, "auth/gate/login", noToken, "{}")
+	if err := r.from("192.0.2.1", "", wire.OpUpdate, "auth/gate/login", noToken, "{}").Err; !errs.Is(err, errs.TooMany) {
+		t.Errorf("below the other = %v, want TooMany", err)
+	}
+}
+
+// Leases and service tokens are counted where a quota says, and those that there
+// were before it too.
+func TestLeaseCount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t, mem.New())
+		if err := l.c.WritePolicy(t.Context(), core.ACLPolicy, "root", "db", `path "db/*" { capabilities = ["read"] }`); err != nil {
+			t.Fatal(err)
+		}
+		app := l.make(&token.Entry{Policies: []string{"db"}, TTL: 24 * time.Hour}).Text
+		issue := func(path string) error {
+			p := l.do(wire.OpRead, path, app, "")
+			if p.Sent != nil {
+				p.Sent(true)
+			}
+			return p.Err
+		}
+		for range 2 {
+			if err := issue("db/creds/web"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		l.quota(core.LeaseCount, core.Quota{Name: "mount", Path: "db/", MaxLeases: 4})
+		l.quota(core.LeaseCount, core.Quota{Name: "web", Path: "db/creds/web", MaxLeases: 3})
+		for i, c := range []struct {
+			path string
+			full bool
+		}{
+			{"db/creds/web", false}, {"db/creds/web", true}, {"db/creds/job", false}, {"db/creds/job", true},
+		} {
+			err := issue(c.path)
+			if got := errs.Is(err, errs.TooMany); got != c.full || err != nil && !got {
+				t.Errorf("lease %d at %s = %v, refused: want %v", i, c.path, err, c.full)
+			}
+		}
+		if p := l.do(wire.OpRead, "db/creds/job", l.root, ""); p.Err != nil {
+			t.Errorf("a root token is refused: %v", p.Err)
+		} else {
+			p.Sent(true)
+		}
+		q, _, err := l.c.Quota(t.Context(), token.RootNamespace, core.LeaseCount, "mount")
+		if err != nil || q.Counter != 5 {
+			t.Errorf("counter %d, %v, want 5", q.Counter, err)
+		}
+		// A token's end makes room.
+		if _, err := l.leases().RevokePrefix(t.Context(), token.RootNamespace, "db/creds/", lease.Revoked, true); err != nil {
+			t.Fatal(err)
+		}
+		later(time.Second)
+		if err := issue("db/creds/web"); err != nil {
+			t.Errorf("after the others ended = %v", err)
+		}
+		// The global one counts tokens too: two there are.
+		l.quota(core.LeaseCount, core.Quota{Name: "all", MaxLeases: 4})
+		if _, err := l.c.CreateToken(t.Context(), &token.Entry{Policies: []string{"db"}, Path: "auth/token/create", Expires: time.Now().Add(time.Hour), TTL: time.Hour}, noToken); err != nil {
+			t.Errorf("the last of four = %v", err)
+		}
+		if _, err := l.c.CreateToken(t.Context(), &token.Entry{Policies: []string{"db"}, Path: "auth/token/create", Expires: time.Now().Add(time.Hour), TTL: time.Hour}, noToken); !errs.Is(err, errs.TooMany) {
+			t.Errorf("a token beyond the quota = %v, want TooMany", err)
+		}
+		if _, err := l.c.CreateToken(t.Context(), &token.Entry{Policies: []string{"root"}, Path: "auth/token/create", Expires: time.Now().Add(time.Hour), TTL: time.Hour}, noToken); err != nil {
+			t.Errorf("a root token beyond the quota = %v", err)
+		}
+		l.restart()
+		if _, err := l.c.CreateToken(t.Context(), &token.Entry{Policies: []string{"db"}, Path: "auth/token/create", Expires: time.Now().Add(time.Hour), TTL: time.Hour}, noToken); !errs.Is(err, errs.TooMany) {
+			t.Errorf("a token beyond the quota after a restart = %v, want TooMany", err)
+		}
+	})
+}
+
+func TestLeaseCountOfRoles(t *testing.T) {
+	r := quotaRig(t, mem.New())
+	in := func(role string, batch bool) error {
+		return r.do(wire.OpUpdate, "auth/gate/login", noToken, fmt.Sprintf(`{"role":%q,"batch":%v}`, role, batch)).Err
+	}
+	if err := in("web", false); err != nil {
+		t.Fatal(err)
+	}
+	r.quota(core.LeaseCount, core.Quota{Name: "web", Path: "auth/gate/", Role: "web", MaxLeases: 2})
+	r.quota(core.LeaseCount, core.Quota{Name: "gate", Path: "auth/gate/", MaxLeases: 4})
+	var got []bool
+	for _, c := range []struct {
+		role  string
+		batch bool
+	}{
+		{"web", true}, // blocked when the quota is full, and never counted
+		{"web", false}, {"web", false}, {"web", true}, {"job", false}, {"job", false}, {"job", false},
+	} {
+		err := in(c.role, c.batch)
+		if err != nil && !errs.Is(err, errs.TooMany) {
+			t.Fatal(err)
+		}
+		got = append(got, err == nil)
+	}
+	if want := []bool{true, true, false, false, true, true, false}; !slices.Equal(got, want) {
+		t.Errorf("let in: %v, want %v", got, want)
+	}
+}
