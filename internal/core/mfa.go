@@ -4,8 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net/http"
-	"strings"
 	"time"
 
 	"github.com/leasehold/leasehold/internal/engine"
@@ -51,7 +49,7 @@ func (x *exchange) hold(ctx context.Context, e *token.Entry, who *engine.Identif
 	if err != nil || d == nil {
 		return false, err
 	}
-	shown, err := shownFactors(x.req.Header)
+	shown, err := engine.ParseShown(x.req.Header["X-Vault-Mfa"])
 	if err != nil {
 		return false, err
 	}
@@ -76,31 +74,6 @@ func (x *exchange) hold(ctx context.Context, e *token.Entry, who *engine.Identif
 		EntityID: who.ID, MFARequirement: &route.MFARequirement{RequestID: id, Constraints: d.Constraints},
 	})
 	return true, nil
-}
-
-// maxShown bounds how many methods one request shows factors of.
-const maxShown = 32
-
-// shownFactors reads X-Vault-MFA: method, or method:passcode, several of them
-// with commas between or in headers of their own.
-func shownFactors(h http.Header) (engine.Shown, error) {
-	shown := engine.Shown{}
-	for _, value := range h["X-Vault-Mfa"] {
-		for one := range strings.SplitSeq(value, ",") {
-			method, passcode, ok := strings.Cut(strings.TrimSpace(one), ":")
-			if method == "" || len(shown) >= maxShown {
-				return nil, errs.New(errs.Invalid, "X-Vault-MFA: want method:passcode, for at most %d methods", maxShown)
-			}
-			if _, twice := shown[method]; twice {
-				return nil, errs.New(errs.Invalid, "X-Vault-MFA: a method stands there twice")
-			}
-			shown[method] = nil
-			if ok {
-				shown[method] = []string{passcode}
-			}
-		}
-	}
-	return shown, nil
 }
 
 // resume goes on with a login that has its second factors now.

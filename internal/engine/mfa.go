@@ -2,7 +2,9 @@ package engine
 
 import (
 	"context"
+	"strings"
 
+	"github.com/leasehold/leasehold/internal/errs"
 	"github.com/leasehold/leasehold/internal/route"
 )
 
@@ -38,3 +40,28 @@ type Demand struct {
 
 // Shown are passcodes by the id, or the name, of the method that they are of.
 type Shown map[string][]string
+
+// maxShown bounds how many methods one request shows factors of.
+const maxShown = 32
+
+// ParseShown reads the values of X-Vault-MFA: method or method:passcode,
+// several of them with commas between.
+func ParseShown(header []string) (Shown, error) {
+	shown := Shown{}
+	for _, value := range header {
+		for one := range strings.SplitSeq(value, ",") {
+			method, passcode, has := strings.Cut(strings.TrimSpace(one), ":")
+			if method == "" || len(shown) >= maxShown {
+				return nil, errs.New(errs.Invalid, "X-Vault-MFA: want method:passcode, for at most %d methods", maxShown)
+			}
+			if _, twice := shown[method]; twice {
+				return nil, errs.New(errs.Invalid, "X-Vault-MFA: a method stands there twice")
+			}
+			shown[method] = nil
+			if has {
+				shown[method] = []string{passcode}
+			}
+		}
+	}
+	return shown, nil
+}
