@@ -267,6 +267,10 @@ func (x *exchange) route(ctx context.Context) error {
 	}
 	x.space, x.ns, x.req.Path, x.judged = space, space.ID, path, path
 	x.req.Namespace = strings.TrimSuffix(space.Path, "/")
+	if strings.HasSuffix(path, "/") && (x.req.Op == wire.OpUpdate || x.req.Op == wire.OpPatch) {
+		// A name was forgotten, whatever is mounted there.
+		return errs.New(errs.Invalid, "cannot write to a path ending in '/'")
+	}
 	m, rel := t.find(x.ns, path)
 	x.r.Path, x.r.Redact = rel, x.req.Redact
 	x.r.Query, x.r.Body, x.r.WrapTTL = x.req.Query, x.req.Body, x.req.WrapTTL

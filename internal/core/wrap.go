@@ -51,7 +51,7 @@ func (x *exchange) wrap(ctx context.Context) error {
 	if x.resp.Data != nil {
 		row.Data = x.resp.Data.AppendJSON(nil)
 	}
-	wrapped := ""
+	wrapped := x.r.Reply().WrappedAccessor
 	if x.resp.Auth != nil {
 		row.Auth = x.resp.Auth.AppendJSON(nil)
 		var a struct {

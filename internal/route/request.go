@@ -81,8 +81,10 @@ type Reply struct {
 	LeaseID       string
 	LeaseDuration time.Duration
 	Renewable     bool
-	Header        http.Header // passed on where the mount allows the name
-	Raw           *Raw        // in place of what the handler returned
+	// WrappedAccessor is the accessor of what the answer holds.
+	WrappedAccessor string
+	Header          http.Header // passed on where the mount allows the name
+	Raw             *Raw        // in place of what the handler returned
 }
 
 // Warn adds a warning to the answer.
@@ -101,6 +103,10 @@ func (r *Request) SetLease(id string, d time.Duration, renewable bool) {
 // SetLeaseDuration fills the envelope's lease_duration alone: a hint when to
 // read again.
 func (r *Request) SetLeaseDuration(d time.Duration) { r.reply.LeaseDuration = d }
+
+// SetWrappedAccessor names what is in the answer by its accessor, for whoever
+// is given a wrapping token instead.
+func (r *Request) SetWrappedAccessor(accessor string) { r.reply.WrappedAccessor = accessor }
 
 // SetHeader adds a response header.
 func (r *Request) SetHeader(name, value string) {
