@@ -10,9 +10,11 @@ import (
 	"log/slog"
 	"sync/atomic"
 
+	"github.com/leasehold/leasehold/internal/auth/approle"
 	"github.com/leasehold/leasehold/internal/auth/cert"
 	"github.com/leasehold/leasehold/internal/auth/jwt"
 	"github.com/leasehold/leasehold/internal/auth/kubernetes"
+	"github.com/leasehold/leasehold/internal/auth/userpass"
 	"github.com/leasehold/leasehold/internal/config"
 	"github.com/leasehold/leasehold/internal/core"
 	"github.com/leasehold/leasehold/internal/engine"
@@ -86,6 +88,8 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 	}
 	boot, opened := route.NewTable(), route.NewTable()
 	engines := map[string]engine.Factory{
+		"auth/approle":     approle.New,
+		"auth/userpass":    userpass.New,
 		"auth/cert":        cert.New,
 		"auth/jwt":         jwt.New,
 		"auth/kubernetes":  kubernetes.New,
