@@ -23,6 +23,7 @@ import (
 	"github.com/leasehold/leasehold/internal/engines/identity"
 	"github.com/leasehold/leasehold/internal/engines/kv"
 	"github.com/leasehold/leasehold/internal/engines/sys"
+	"github.com/leasehold/leasehold/internal/engines/transit"
 	"github.com/leasehold/leasehold/internal/lane"
 	"github.com/leasehold/leasehold/internal/route"
 	"github.com/leasehold/leasehold/internal/seal"
@@ -97,6 +98,7 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 		"secret/cubbyhole": cubbyhole.New,
 		"secret/database":  database.New,
 		"secret/kv":        kv.New,
+		"secret/transit":   transit.New,
 	}
 	s.core = core.New(core.Config{
 		Store: s.traced(s.store), Engines: engines, Boot: boot, Opened: opened, Seal: core.SealConfig{Wrappers: wrappers}, Devices: makeDevice,
