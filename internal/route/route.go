@@ -340,7 +340,7 @@ func decoderOf[In any]() func(req *Request) (In, []string, error) {
 	d := wire.NewDecoder[In]()
 	return func(req *Request) (In, []string, error) {
 		var in In
-		src := wire.Source{Params: req.params.list()}
+		src := wire.Source{Params: req.params.list(), Checked: true}
 		switch req.Op {
 		case wire.OpRead, wire.OpList:
 			src.Query = req.Query

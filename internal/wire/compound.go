@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"fmt"
 	"reflect"
 	"slices"
@@ -17,6 +18,10 @@ func (p *plan) decodeInto(q unsafe.Pointer, v Value) error {
 		}
 		return nil
 	case String:
+		if p.raw != nil && bytes.IndexByte(v, '\\') < 0 {
+			p.raw(q, v[1:len(v)-1])
+			return nil
+		}
 		if p.text != nil {
 			return p.text(q, unquote(v[1:len(v)-1]))
 		}
@@ -39,6 +44,12 @@ func (c compiler) planOpt(p *plan) {
 		p.text = func(q unsafe.Pointer, s string) error {
 			mark(q)
 			return in.text(unsafe.Add(q, value.Offset), s)
+		}
+	}
+	if in.raw != nil {
+		p.raw = func(q unsafe.Pointer, b []byte) {
+			mark(q)
+			in.raw(unsafe.Add(q, value.Offset), b)
 		}
 	}
 	p.json = func(q unsafe.Pointer, v Value) error {
@@ -88,6 +99,13 @@ type sliceHeader struct {
 	cap  int
 }
 
+// A list of what is much larger in memory than it may be on the wire has so
+// many entries at most: `{}` is three bytes of a body.
+const (
+	smallEntry  = 64 // bytes in memory
+	mostEntries = 1 << 17
+)
+
 func (c compiler) planSlice(p *plan) {
 	in := c.plan(p.typ.Elem())
 	size := p.typ.Elem().Size()
@@ -96,18 +114,26 @@ func (c compiler) planSlice(p *plan) {
 		if v.Kind() != Array {
 			return wrong("a list", v)
 		}
-		n := 0
-		for it := (elements{b: v, i: 1}); it.next(); {
-			n++
-		}
-		out := reflect.MakeSlice(p.typ, n, n)
-		n = 0
-		for it := (elements{b: v, i: 1}); it.next(); n++ {
+		out, n := reflect.MakeSlice(p.typ, 0, 0), 0
+		for it := (elements{b: v, i: 1, valid: true}); it.next(); n++ {
+			if n == out.Cap() {
+				// As many more as the rest has room for, if they are like this one.
+				room := n + 1 + (len(v)-it.i)/(len(it.val)+1)
+				if size > smallEntry {
+					if n >= mostEntries {
+						return fmt.Errorf("a list has more than %d entries; send them in several requests", mostEntries)
+					}
+					room = min(room, mostEntries)
+				}
+				more := reflect.MakeSlice(p.typ, room, room)
+				reflect.Copy(more, out)
+				out = more
+			}
 			if err := in.decodeInto(unsafe.Add(out.UnsafePointer(), uintptr(n)*size), it.val); err != nil {
 				return err
 			}
 		}
-		reflect.NewAt(p.typ, q).Elem().Set(out)
+		reflect.NewAt(p.typ, q).Elem().Set(out.Slice(0, n))
 		return nil
 	}
 	if p.typ.Elem().Kind() == reflect.String || in.text != nil {
@@ -208,7 +234,7 @@ func (c compiler) planStruct(p *plan) {
 		if v.Kind() != Obj {
 			return wrong("an object", v)
 		}
-		it := members{b: v, i: 1}
+		it := members{b: v, i: 1, valid: true}
 		for it.next() {
 			if f := p.find(it.key); f != nil {
 				if err := f.plan.decodeInto(unsafe.Add(q, f.offset), it.val); err != nil {

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"fmt"
 	"net/url"
 	"reflect"
@@ -20,6 +21,9 @@ type Source struct {
 	Params []Param
 	Query  url.Values // nil where the operation reads none
 	Body   []byte     // one JSON object, or nothing
+	// Checked says that Body was found to be JSON before, as the listener
+	// does with every body: it is not looked through again.
+	Checked bool
 }
 
 // Decoder fills structs of one type from requests. It is made when an endpoint
@@ -155,9 +159,12 @@ func (r *reader) body() error {
 	if skipSpace(b, 0) == len(b) {
 		return nil
 	}
-	whole, err := only(b)
-	if err != nil {
-		return errs.New(errs.Invalid, "failed to decode JSON input: %v", err)
+	whole := Value(bytes.TrimSpace(b))
+	if !r.src.Checked {
+		var err error
+		if whole, err = only(b); err != nil {
+			return errs.New(errs.Invalid, "failed to decode JSON input: %v", err)
+		}
 	}
 	switch whole.Kind() {
 	case Null:
@@ -172,7 +179,7 @@ func (r *reader) body() error {
 			return err
 		}
 	}
-	for it := (members{b: whole, i: 1}); it.next(); {
+	for it := (members{b: whole, i: 1, valid: true}); it.next(); {
 		f := r.plan.find(it.key)
 		if f == nil && r.plan.all >= 0 {
 			continue

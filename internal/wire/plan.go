@@ -21,6 +21,7 @@ type plan struct {
 	elem   *plan  // of lists, maps, pointers and Opt
 
 	text   func(p unsafe.Pointer, s string) error // a JSON string, a path's or a query's parameter; nil: not possible
+	raw    func(p unsafe.Pointer, b []byte)       // a JSON string without escapes, from between the quotes; nil: text takes it
 	json   func(p unsafe.Pointer, v Value) error  // any checked value except null, and a string if text is set
 	null   func(p unsafe.Pointer)                 // nil: null leaves the value alone
 	app    func(dst []byte, p unsafe.Pointer, h *hashing) []byte
@@ -72,6 +73,7 @@ var (
 	typeObject  = reflect.TypeFor[Object]()
 	typeWhen    = reflect.TypeFor[Time]()
 	typeTime    = reflect.TypeFor[time.Time]()
+	typeRaw     = reflect.TypeFor[Text]()
 	typeBytes   = reflect.TypeFor[[]byte]()
 	typeDur     = reflect.TypeFor[time.Duration]()
 	typeNet     = reflect.TypeFor[netip.Prefix]()
@@ -110,6 +112,8 @@ func (c compiler) plan(t reflect.Type) *plan {
 		planWhen(p)
 	case t == typeTime:
 		planTime(p)
+	case t == typeRaw:
+		planRaw(p)
 	case t == typeBytes:
 		planBytes(p)
 	case t == typeNet:

@@ -222,6 +222,52 @@ func plain(b []byte) int {
 	return i
 }
 
+// jump gives the index behind the value that starts at b[i], in a text that was
+// checked before. Of one that was not it gives some index within b.
+func jump(b []byte, i int) int {
+	depth := 0
+	for i < len(b) {
+		switch b[i] {
+		case '"':
+			i = jumpString(b, i)
+			if depth == 0 {
+				return i
+			}
+			continue
+		case '{', '[':
+			depth++
+		case '}', ']':
+			if depth--; depth <= 0 {
+				return i + 1 + depth // a number or word ends before the bracket that closes what it stands in
+			}
+		case ',', ' ', '\n', '\t', '\r':
+			if depth == 0 {
+				return i
+			}
+		}
+		i++
+	}
+	return len(b)
+}
+
+// jumpString is jump for a string.
+func jumpString(b []byte, i int) int {
+	for start := i; ; {
+		n := bytes.IndexByte(b[i+1:], '"')
+		if n < 0 {
+			return len(b)
+		}
+		i += n + 1
+		slashes := 0
+		for i-1-slashes > start && b[i-1-slashes] == '\\' {
+			slashes++
+		}
+		if slashes%2 == 0 {
+			return i + 1
+		}
+	}
+}
+
 func hexDigit(c byte) rune {
 	switch {
 	case c >= '0' && c <= '9':
@@ -292,6 +338,7 @@ type members struct {
 	i     int
 	depth int
 	begun bool
+	valid bool   // b was checked before: values are jumped over
 	key   []byte // as written, from between the quotes
 	val   Value
 	err   error
@@ -313,8 +360,13 @@ func (m *members) next() bool {
 	if i >= len(m.b) || m.b[i] != '"' {
 		return m.fail(i, unexpected(m.b, i, "a name in quotes"))
 	}
-	end, err := skipString(m.b, i)
-	if err != nil {
+	var end int
+	var err error
+	if m.valid {
+		if end = jumpString(m.b, i); end < i+2 {
+			return m.fail(i, unexpected(m.b, i, "the end of a name"))
+		}
+	} else if end, err = skipString(m.b, i); err != nil {
 		return m.fail(end, err)
 	}
 	m.key = m.b[i+1 : end-1]
@@ -323,7 +375,9 @@ func (m *members) next() bool {
 		return m.fail(i, unexpected(m.b, i, "a colon"))
 	}
 	i = skipSpace(m.b, i+1)
-	if end, err = skipValue(m.b, i, m.depth); err != nil {
+	if m.valid {
+		end = jump(m.b, i)
+	} else if end, err = skipValue(m.b, i, m.depth); err != nil {
 		return m.fail(end, err)
 	}
 	m.val, m.i = m.b[i:end], end
@@ -341,6 +395,7 @@ type elements struct {
 	i     int
 	depth int
 	begun bool
+	valid bool // b was checked before: values are jumped over
 	val   Value
 	err   error
 }
@@ -359,10 +414,15 @@ func (e *elements) next() bool {
 		e.i, e.err = i, unexpected(e.b, i, "a comma or the end of the array")
 		return false
 	}
-	end, err := skipValue(e.b, i, e.depth)
-	if err != nil {
-		e.i, e.err = end, err
-		return false
+	var end int
+	if e.valid {
+		end = jump(e.b, i)
+	} else {
+		var err error
+		if end, err = skipValue(e.b, i, e.depth); err != nil {
+			e.i, e.err = end, err
+			return false
+		}
 	}
 	e.val, e.i = e.b[i:end], end
 	return true

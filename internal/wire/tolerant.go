@@ -228,6 +228,33 @@ func planTime(p *plan) {
 	p.empty = func(q unsafe.Pointer) bool { return (*time.Time)(q).IsZero() }
 }
 
+func planRaw(p *plan) {
+	p.schema = "string"
+	p.text = func(q unsafe.Pointer, s string) error {
+		*(*Text)(q) = []byte(s)
+		return nil
+	}
+	p.raw = func(q unsafe.Pointer, b []byte) { *(*Text)(q) = b }
+	p.json = func(q unsafe.Pointer, v Value) error {
+		s, ok := v.Text()
+		if !ok {
+			return wrong("a string", v)
+		}
+		*(*Text)(q) = []byte(s)
+		return nil
+	}
+	p.null = func(q unsafe.Pointer) { *(*Text)(q) = nil }
+	p.app = func(dst []byte, q unsafe.Pointer, h *hashing) []byte {
+		b := *(*Text)(q)
+		s := unsafe.String(unsafe.SliceData(b), len(b)) // for the length of the call
+		if h != nil {
+			return h.text(dst, strings.Clone(s), false)
+		}
+		return AppendString(dst, s)
+	}
+	p.empty = func(q unsafe.Pointer) bool { return len(*(*Text)(q)) == 0 }
+}
+
 // planBytes is standard base64, as encoding/json has it.
 func planBytes(p *plan) {
 	p.text = func(q unsafe.Pointer, s string) error {

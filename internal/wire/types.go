@@ -27,6 +27,11 @@ type CSV []string
 // SQL has commas of its own.
 type Strings []string
 
+// Text is a text that is looked at while the request is answered and not kept:
+// one that came in the body without escapes is that part of the body, and was
+// not copied. A number or boolean is taken as it was written.
+type Text []byte
+
 // KV is a map of texts that may come as an object, or as one or a list of "k=v".
 type KV map[string]string
 

@@ -1,12 +1,14 @@
 package transit
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"errors"
+	"slices"
 	"strconv"
-	"strings"
 
+	"github.com/leasehold/leasehold/internal/engines/transit/b64"
 	"github.com/leasehold/leasehold/internal/engines/transit/primitive"
 	"github.com/leasehold/leasehold/internal/errs"
 	"github.com/leasehold/leasehold/internal/route"
@@ -20,42 +22,81 @@ import (
 // version of its key.
 const prefix = "vault:v"
 
-// textOf is the text of some bytes made by a version.
-func textOf(version int, b []byte) string {
-	out := make([]byte, 0, len(prefix)+12+base64.StdEncoding.EncodedLen(len(b)))
-	out = strconv.AppendInt(append(out, prefix...), int64(version), 10)
-	return string(base64.StdEncoding.AppendEncode(append(out, ':'), b))
+// room is where a request works. What is worked on lies in it until the next
+// item; the texts of all results lie one behind the other.
+type room struct {
+	in, out []byte
+	texts   []byte
 }
 
-// parse takes such a text apart. what is what the text is called in errors.
-func parse(text, what string, enc *base64.Encoding) (version int, b []byte, err error) {
-	rest, ok := strings.CutPrefix(text, prefix)
+// text makes the text of some bytes made by a version.
+func (r *room) text(version int, b []byte) wire.Text {
+	at := len(r.texts)
+	r.texts = slices.Grow(r.texts, len(prefix)+12+base64.StdEncoding.EncodedLen(len(b)))
+	r.texts = strconv.AppendInt(append(r.texts, prefix...), int64(version), 10)
+	r.texts = b64.Append(append(r.texts, ':'), b)
+	return r.texts[at:len(r.texts):len(r.texts)]
+}
+
+// plainText makes base64 of some bytes.
+func (r *room) plainText(b []byte) wire.Text {
+	at := len(r.texts)
+	r.texts = b64.Append(r.texts, b)
+	return r.texts[at:len(r.texts):len(r.texts)]
+}
+
+// wipe forgets what was worked on.
+func (r *room) wipe() {
+	clear(r.in[:cap(r.in)])
+	clear(r.out[:cap(r.out)])
+}
+
+// textOf is the text of some bytes made by a version.
+func textOf(version int, b []byte) string { return string(new(room).text(version, b)) }
+
+// head takes the version off such a text. what is what the text is called in
+// errors.
+func head(text []byte, what string) (version int, rest []byte, err error) {
+	rest, ok := bytes.CutPrefix(text, []byte(prefix))
 	if !ok {
 		return 0, nil, errs.New(errs.Invalid, "invalid %s: no prefix", what)
 	}
-	number, data, ok := strings.Cut(rest, ":")
+	number, rest, ok := bytes.Cut(rest, []byte{':'})
 	if !ok {
 		return 0, nil, errs.New(errs.Invalid, "invalid %s: wrong number of fields", what)
 	}
-	version, err = strconv.Atoi(number)
+	version, err = strconv.Atoi(string(number))
 	if err != nil || version < 0 {
 		return 0, nil, errs.New(errs.Invalid, "invalid %s: version number could not be decoded", what)
 	}
 	if version == 0 {
 		version = 1 // of Vault 0.2 and earlier
 	}
-	if b, err = enc.DecodeString(data); err != nil {
-		return 0, nil, errs.New(errs.Invalid, "invalid %s: could not decode base64", what)
+	return version, rest, nil
+}
+
+// parse takes such a text apart.
+func parse(text []byte, what string, enc *base64.Encoding) (version int, b []byte, err error) {
+	version, rest, err := head(text, what)
+	if err != nil {
+		return 0, nil, err
+	}
+	if b, err = enc.AppendDecode(nil, rest); err != nil {
+		return 0, nil, errBase64(what)
 	}
 	return version, b, nil
 }
 
+func errBase64(what string) error {
+	return errs.New(errs.Invalid, "invalid %s: could not decode base64", what)
+}
+
 // decodeField is the bytes of a field that is base64.
-func decodeField(name, s string) ([]byte, error) {
-	if s == "" {
+func decodeField(name string, s []byte) ([]byte, error) {
+	if len(s) == 0 {
 		return nil, nil
 	}
-	b, err := base64.StdEncoding.DecodeString(s)
+	b, err := b64.AppendDecoded(nil, s)
 	if err != nil {
 		return nil, errs.New(errs.Invalid, "failed to base64-decode %s: %v", name, err)
 	}
@@ -64,16 +105,16 @@ func decodeField(name, s string) ([]byte, error) {
 
 // itemIn is one thing to encrypt, decrypt or wrap anew.
 type itemIn struct {
-	Plaintext      wire.Opt[string] `json:"plaintext" doc:"What to encrypt, base64."`
-	Ciphertext     wire.Opt[string] `json:"ciphertext" doc:"What to decrypt, as encrypting gave it."`
-	Context        string           `json:"context" doc:"Context of a derived key, base64."`
-	Nonce          string           `json:"nonce" doc:"Refused: nonces are drawn, or made of the plaintext by a convergent key."`
-	AssociatedData string           `json:"associated_data" doc:"What is authenticated with the ciphertext and must be the same when decrypting, base64."`
-	KeyVersion     int              `json:"key_version" doc:"Version to encrypt by; 0: the newest."`
-	Reference      string           `json:"reference" doc:"Given back with the item's result."`
-	Padding        string           `json:"padding_scheme" doc:"Padding of an RSA key: oaep or pkcs1v15."`
-	DecryptPadding string           `json:"decrypt_padding_scheme" doc:"When wrapping anew, the padding of the old ciphertext."`
-	EncryptPadding string           `json:"encrypt_padding_scheme" doc:"When wrapping anew, the padding of the new ciphertext."`
+	Plaintext      wire.Opt[wire.Text] `json:"plaintext" doc:"What to encrypt, base64."`
+	Ciphertext     wire.Opt[wire.Text] `json:"ciphertext" doc:"What to decrypt, as encrypting gave it."`
+	Context        wire.Text           `json:"context" doc:"Context of a derived key, base64."`
+	Nonce          wire.Text           `json:"nonce" doc:"Refused: nonces are drawn, or made of the plaintext by a convergent key."`
+	AssociatedData wire.Text           `json:"associated_data" doc:"What is authenticated with the ciphertext and must be the same when decrypting, base64."`
+	KeyVersion     int                 `json:"key_version" doc:"Version to encrypt by; 0: the newest."`
+	Reference      string              `json:"reference" doc:"Given back with the item's result."`
+	Padding        string              `json:"padding_scheme" doc:"Padding of an RSA key: oaep or pkcs1v15."`
+	DecryptPadding string              `json:"decrypt_padding_scheme" doc:"When wrapping anew, the padding of the old ciphertext."`
+	EncryptPadding string              `json:"encrypt_padding_scheme" doc:"When wrapping anew, the padding of the new ciphertext."`
 }
 
 type cryptIn struct {
@@ -87,11 +128,11 @@ type cryptIn struct {
 
 // itemOut is the result of one item.
 type itemOut struct {
-	Ciphertext string           `json:"ciphertext,omitempty"`
-	Error      string           `json:"error,omitempty"`
-	KeyVersion int              `json:"key_version,omitempty"`
-	Plaintext  wire.Opt[string] `json:"plaintext,omitempty"`
-	Reference  wire.Opt[string] `json:"reference,omitempty"`
+	Ciphertext wire.Text           `json:"ciphertext,omitempty"`
+	Error      string              `json:"error,omitempty"`
+	KeyVersion int                 `json:"key_version,omitempty"`
+	Plaintext  wire.Opt[wire.Text] `json:"plaintext,omitempty"`
+	Reference  wire.Opt[string]    `json:"reference,omitempty"`
 }
 
 type cryptOut struct {
@@ -126,9 +167,9 @@ func (e *Engine) createForEncrypt(ctx context.Context, in cryptIn) error {
 	if conf.DisableUpsert {
 		return errs.New(errs.Invalid, "encryption key not found")
 	}
-	derived := in.Context != ""
+	derived := len(in.Context) > 0
 	for _, it := range in.Batch.Value {
-		derived = derived || it.Context != ""
+		derived = derived || len(it.Context) > 0
 	}
 	switch t, _ := primitive.Named(in.Type, ""); {
 	case t == "", t.Abilities().Encrypt && t.Abilities().Symmetric:
@@ -148,13 +189,15 @@ func (e *Engine) rewrap(ctx context.Context, req *route.Request, in cryptIn) (cr
 
 // each does something to one item or to each of a batch.
 func (e *Engine) each(ctx context.Context, req *route.Request, in cryptIn, what string, shows bool,
-	do func(context.Context, *readyKey, *itemIn) (itemOut, error)) (cryptOut, error) {
+	do func(context.Context, *readyKey, *itemIn, *room) (itemOut, error)) (cryptOut, error) {
 	k, err := e.usable(ctx, in.Name, what)
 	if err != nil {
 		return cryptOut{}, err
 	}
+	var r room
+	defer r.wipe()
 	if !in.Batch.Set {
-		out, err := do(ctx, k, &in.itemIn)
+		out, err := do(ctx, k, &in.itemIn, &r)
 		return cryptOut{itemOut: out}, err
 	}
 	if len(in.Batch.Value) == 0 {
@@ -164,19 +207,19 @@ func (e *Engine) each(ctx context.Context, req *route.Request, in cryptIn, what 
 	failed := 0
 	for i := range in.Batch.Value {
 		it := &in.Batch.Value[i]
-		r, err := do(ctx, k, it)
+		res, err := do(ctx, k, it, &r)
 		if err != nil {
 			if !callers(err) {
 				return cryptOut{}, err
 			}
 			failed++
-			r = itemOut{Error: errs.Message(err)}
+			res = itemOut{Error: errs.Message(err)}
 			if shows {
-				r.Plaintext = wire.Some("")
+				res.Plaintext = wire.Some(wire.Text{})
 			}
 		}
-		r.Reference = wire.Some(it.Reference)
-		out.Batch[i] = r
+		res.Reference = wire.Some(it.Reference)
+		out.Batch[i] = res
 	}
 	if failed > 0 {
 		req.SetStatus(400)
@@ -208,7 +251,7 @@ var errNonce = errs.New(errs.Invalid, "provided nonce not allowed for this key: 
 
 // cipher finds what encrypts or decrypts for an item by a version of a key.
 func (e *Engine) cipher(ctx context.Context, k *readyKey, version int, it *itemIn) (c primitive.Cipher, o primitive.CipherOptions, err error) {
-	if it.Nonce != "" {
+	if len(it.Nonce) > 0 {
 		return nil, o, errNonce
 	}
 	about, err := decodeField("context", it.Context)
@@ -263,51 +306,53 @@ func (k *readyKey) forDecryption(version int, what string) error {
 	return nil
 }
 
-func (e *Engine) encryptItem(ctx context.Context, k *readyKey, it *itemIn) (itemOut, error) {
+func (e *Engine) encryptItem(ctx context.Context, k *readyKey, it *itemIn, r *room) (out itemOut, err error) {
 	if !it.Plaintext.Set {
-		return itemOut{}, errs.New(errs.Invalid, "missing plaintext to encrypt")
+		return out, errs.New(errs.Invalid, "missing plaintext to encrypt")
 	}
-	plain, err := base64.StdEncoding.DecodeString(it.Plaintext.Value)
-	if err != nil {
-		return itemOut{}, errs.New(errs.Invalid, "failed to base64-decode plaintext: %v", err)
+	if r.in, err = b64.AppendDecoded(r.in[:0], it.Plaintext.Value); err != nil {
+		return out, errs.New(errs.Invalid, "failed to base64-decode plaintext: %v", err)
 	}
-	return e.seal(ctx, k, it, plain)
+	return e.seal(ctx, k, it, r.in, r)
 }
 
 // seal encrypts bytes for an item.
-func (e *Engine) seal(ctx context.Context, k *readyKey, it *itemIn, plain []byte) (itemOut, error) {
-	b, version, err := e.sealBytes(ctx, k, it, plain)
-	if err != nil {
+func (e *Engine) seal(ctx context.Context, k *readyKey, it *itemIn, plain []byte, r *room) (out itemOut, err error) {
+	if r.out, out.KeyVersion, err = e.sealBytes(ctx, k, it, r.out[:0], plain); err != nil {
 		return itemOut{}, err
 	}
-	return itemOut{Ciphertext: textOf(version, b), KeyVersion: version}, nil
+	out.Ciphertext = r.text(out.KeyVersion, r.out)
+	return out, nil
 }
 
-func (e *Engine) sealBytes(ctx context.Context, k *readyKey, it *itemIn, plain []byte) (b []byte, version int, err error) {
+func (e *Engine) sealBytes(ctx context.Context, k *readyKey, it *itemIn, dst, plain []byte) (b []byte, version int, err error) {
 	if !k.Spec.Type.Abilities().Encrypt {
-		return nil, 0, errs.New(errs.Invalid, "message encryption not supported for key type %s", k.Spec.Type)
+		return dst, 0, errs.New(errs.Invalid, "message encryption not supported for key type %s", k.Spec.Type)
 	}
 	if version, err = k.forEncryption(it.KeyVersion); err != nil {
-		return nil, 0, err
+		return dst, 0, err
 	}
 	c, o, err := e.cipher(ctx, k, version, it)
 	if err != nil {
-		return nil, 0, err
+		return dst, 0, err
 	}
-	b, err = c.Encrypt(plain, o)
+	b, err = c.Encrypt(dst, plain, o)
 	return b, version, asCallers(err)
 }
 
 // open decrypts an item.
-func (e *Engine) open(ctx context.Context, k *readyKey, it *itemIn) ([]byte, error) {
-	if it.Ciphertext.Value == "" {
+func (e *Engine) open(ctx context.Context, k *readyKey, it *itemIn, r *room) ([]byte, error) {
+	if len(it.Ciphertext.Value) == 0 {
 		return nil, errs.New(errs.Invalid, "missing ciphertext to decrypt")
 	}
-	version, b, err := parse(it.Ciphertext.Value, "ciphertext", base64.StdEncoding)
+	version, rest, err := head(it.Ciphertext.Value, "ciphertext")
 	if err != nil {
 		return nil, err
 	}
-	return e.openBytes(ctx, k, it, version, b)
+	if r.in, err = b64.AppendDecoded(r.in[:0], rest); err != nil {
+		return nil, errBase64("ciphertext")
+	}
+	return e.openBytes(ctx, k, it, version, r.in)
 }
 
 func (e *Engine) openBytes(ctx context.Context, k *readyKey, it *itemIn, version int, b []byte) ([]byte, error) {
@@ -325,15 +370,16 @@ func (e *Engine) openBytes(ctx context.Context, k *readyKey, it *itemIn, version
 	return plain, asCallers(err)
 }
 
-func (e *Engine) decryptItem(ctx context.Context, k *readyKey, it *itemIn) (itemOut, error) {
-	plain, err := e.open(ctx, k, it)
+func (e *Engine) decryptItem(ctx context.Context, k *readyKey, it *itemIn, r *room) (itemOut, error) {
+	plain, err := e.open(ctx, k, it, r)
 	if err != nil {
 		return itemOut{}, err
 	}
-	return itemOut{Plaintext: wire.Some(base64.StdEncoding.EncodeToString(plain))}, nil
+	defer clear(plain)
+	return itemOut{Plaintext: wire.Some(r.plainText(plain))}, nil
 }
 
-func (e *Engine) rewrapItem(ctx context.Context, k *readyKey, it *itemIn) (itemOut, error) {
+func (e *Engine) rewrapItem(ctx context.Context, k *readyKey, it *itemIn, r *room) (itemOut, error) {
 	from, to := *it, *it
 	from.KeyVersion = 0
 	if it.DecryptPadding != "" {
@@ -342,29 +388,29 @@ func (e *Engine) rewrapItem(ctx context.Context, k *readyKey, it *itemIn) (itemO
 	if it.EncryptPadding != "" {
 		to.Padding = it.EncryptPadding
 	}
-	plain, err := e.open(ctx, k, &from)
+	plain, err := e.open(ctx, k, &from, r)
 	if err != nil {
 		return itemOut{}, err
 	}
 	defer clear(plain)
-	return e.seal(ctx, k, &to, plain)
+	return e.seal(ctx, k, &to, plain, r)
 }
 
 type dataKeyIn struct {
 	nameIn
-	Plaintext      string `json:"plaintext" doc:"plaintext shows the key too, wrapped only gives it encrypted."`
-	Bits           int    `json:"bits" doc:"Length of the key: 128, 256 (if nothing is said) or 512."`
-	Context        string `json:"context" doc:"Context of a derived key, base64."`
-	Nonce          string `json:"nonce" doc:"Refused: nonces are drawn."`
-	AssociatedData string `json:"associated_data" doc:"What is authenticated with the ciphertext, base64."`
-	KeyVersion     int    `json:"key_version" doc:"Version to encrypt by; 0: the newest."`
-	Padding        string `json:"padding_scheme" doc:"Padding of an RSA key: oaep or pkcs1v15."`
+	Plaintext      string    `json:"plaintext" doc:"plaintext shows the key too, wrapped only gives it encrypted."`
+	Bits           int       `json:"bits" doc:"Length of the key: 128, 256 (if nothing is said) or 512."`
+	Context        wire.Text `json:"context" doc:"Context of a derived key, base64."`
+	Nonce          wire.Text `json:"nonce" doc:"Refused: nonces are drawn."`
+	AssociatedData wire.Text `json:"associated_data" doc:"What is authenticated with the ciphertext, base64."`
+	KeyVersion     int       `json:"key_version" doc:"Version to encrypt by; 0: the newest."`
+	Padding        string    `json:"padding_scheme" doc:"Padding of an RSA key: oaep or pkcs1v15."`
 }
 
 type dataKeyOut struct {
-	Ciphertext string           `json:"ciphertext"`
-	KeyVersion int              `json:"key_version"`
-	Plaintext  wire.Opt[string] `json:"plaintext,omitempty"`
+	Ciphertext wire.Text           `json:"ciphertext"`
+	KeyVersion int                 `json:"key_version"`
+	Plaintext  wire.Opt[wire.Text] `json:"plaintext,omitempty"`
 }
 
 func (e *Engine) dataKey(ctx context.Context, _ *route.Request, in dataKeyIn) (dataKeyOut, error) {
@@ -386,13 +432,15 @@ func (e *Engine) dataKey(ctx context.Context, _ *route.Request, in dataKeyIn) (d
 	key := primitive.Random(bits / 8)
 	defer clear(key)
 	it := itemIn{Context: in.Context, Nonce: in.Nonce, AssociatedData: in.AssociatedData, KeyVersion: in.KeyVersion, Padding: in.Padding}
-	sealed, err := e.seal(ctx, k, &it, key)
+	var r room
+	defer r.wipe()
+	sealed, err := e.seal(ctx, k, &it, key, &r)
 	if err != nil {
 		return dataKeyOut{}, err
 	}
 	out := dataKeyOut{Ciphertext: sealed.Ciphertext, KeyVersion: sealed.KeyVersion}
 	if in.Plaintext == "plaintext" {
-		out.Plaintext = wire.Some(base64.StdEncoding.EncodeToString(key))
+		out.Plaintext = wire.Some(r.plainText(key))
 	}
 	return out, nil
 }

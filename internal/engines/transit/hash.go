@@ -15,10 +15,10 @@ import (
 // This file is what needs no key.
 
 type hashIn struct {
-	Input        wire.Opt[string] `json:"input" doc:"What to hash, base64."`
-	URLAlgorithm string           `json:"urlalgorithm" doc:"Hash algorithm, in the path."`
-	Algorithm    string           `json:"algorithm" doc:"Hash algorithm: sha2-256 (if nothing is said), sha1, sha2-224, sha2-384, sha2-512, sha3-224 to sha3-512."`
-	Format       string           `json:"format" doc:"Form of the result: hex (if nothing is said) or base64."`
+	Input        wire.Opt[wire.Text] `json:"input" doc:"What to hash, base64."`
+	URLAlgorithm string              `json:"urlalgorithm" doc:"Hash algorithm, in the path."`
+	Algorithm    string              `json:"algorithm" doc:"Hash algorithm: sha2-256 (if nothing is said), sha1, sha2-224, sha2-384, sha2-512, sha3-224 to sha3-512."`
+	Format       string              `json:"format" doc:"Form of the result: hex (if nothing is said) or base64."`
 }
 
 type hashOut struct {
@@ -29,7 +29,7 @@ func (e *Engine) hash(_ context.Context, _ *route.Request, in hashIn) (hashOut, 
 	if !in.Input.Set {
 		return hashOut{}, errs.New(errs.Invalid, "missing input")
 	}
-	b, err := base64.StdEncoding.DecodeString(in.Input.Value)
+	b, err := base64.StdEncoding.AppendDecode(nil, in.Input.Value)
 	if err != nil {
 		return hashOut{}, errs.New(errs.Invalid, "unable to decode input as base64: %v", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/leasehold/leasehold/internal/engines/transit/primitive"
 	"github.com/leasehold/leasehold/internal/errs"
 	"github.com/leasehold/leasehold/internal/route"
+	"github.com/leasehold/leasehold/internal/wire"
 )
 
 // This file agrees on secrets by ML-KEM (FIPS 203). Vault sells nothing of the
@@ -55,7 +56,7 @@ func (e *Engine) encapsulate(ctx context.Context, _ *route.Request, in encapsula
 
 type decapsulateIn struct {
 	nameIn
-	Ciphertext string `json:"ciphertext" doc:"What encapsulating gave."`
+	Ciphertext wire.Text `json:"ciphertext" doc:"What encapsulating gave."`
 }
 
 type decapsulateOut struct {

@@ -96,8 +96,8 @@ func (e *Engine) verifyHMACs(ctx context.Context, k *readyKey, in *signIn) (sign
 }
 
 // verifyMAC compares a MAC with the one that make makes.
-func (e *Engine) verifyMAC(k *readyKey, it *signItem, text, what string, make func(version int, input []byte) ([]byte, error)) (signOut, error) {
-	if text == "" {
+func (e *Engine) verifyMAC(k *readyKey, it *signItem, text []byte, what string, make func(version int, input []byte) ([]byte, error)) (signOut, error) {
+	if len(text) == 0 {
 		return signOut{}, errs.New(errs.Invalid, "missing %s to verify", what)
 	}
 	input, err := it.input()

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"strconv"
 
+	"github.com/leasehold/leasehold/internal/engines/transit/b64"
 	"github.com/leasehold/leasehold/internal/engines/transit/primitive"
 	"github.com/leasehold/leasehold/internal/errs"
 	"github.com/leasehold/leasehold/internal/route"
@@ -15,12 +16,12 @@ import (
 
 // signItem is one thing to sign or verify.
 type signItem struct {
-	Input     wire.Opt[string] `json:"input" doc:"What is signed or authenticated, base64."`
-	Context   string           `json:"context" doc:"Context of a derived key, base64."`
-	Reference string           `json:"reference" doc:"Given back with the item's result."`
-	Signature string           `json:"signature" doc:"The signature to verify."`
-	HMAC      string           `json:"hmac" doc:"The HMAC to verify."`
-	CMAC      string           `json:"cmac" doc:"The CMAC to verify."`
+	Input     wire.Opt[wire.Text] `json:"input" doc:"What is signed or authenticated, base64."`
+	Context   wire.Text           `json:"context" doc:"Context of a derived key, base64."`
+	Reference string              `json:"reference" doc:"Given back with the item's result."`
+	Signature wire.Text           `json:"signature" doc:"The signature to verify."`
+	HMAC      wire.Text           `json:"hmac" doc:"The HMAC to verify."`
+	CMAC      wire.Text           `json:"cmac" doc:"The CMAC to verify."`
 }
 
 type signIn struct {
@@ -34,7 +35,7 @@ type signIn struct {
 	SignatureAlgo    string               `json:"signature_algorithm" doc:"Of an RSA key: pss (if nothing is said) or pkcs1v15."`
 	Marshaling       string               `json:"marshaling_algorithm" doc:"Of an ECDSA signature: asn1 (if nothing is said) or jws."`
 	SaltLength       wire.Opt[string]     `json:"salt_length" doc:"Of PSS: auto (if nothing is said), hash, or a number of bytes."`
-	SignatureContext string               `json:"signature_context" doc:"Bound into the signature, base64: of ed25519 (prehashed), ml-dsa, slh-dsa and hybrid keys."`
+	SignatureContext wire.Text            `json:"signature_context" doc:"Bound into the signature, base64: of ed25519 (prehashed), ml-dsa, slh-dsa and hybrid keys."`
 	MACLength        int                  `json:"mac_length" doc:"Length of the CMAC to verify, in bytes; 0: its own."`
 	Batch            wire.Opt[[]signItem] `json:"batch_input" doc:"Many items in place of one."`
 }
@@ -182,7 +183,7 @@ func (it *signItem) input() ([]byte, error) {
 	if !it.Input.Set {
 		return nil, errs.New(errs.Invalid, "missing input")
 	}
-	b, err := base64.StdEncoding.DecodeString(it.Input.Value)
+	b, err := b64.AppendDecoded(nil, it.Input.Value)
 	if err != nil {
 		return nil, errs.New(errs.Invalid, "unable to decode input as base64: %v", err)
 	}
@@ -252,13 +253,13 @@ const (
 )
 
 func (it *signItem) kind() (kinds int) {
-	if it.Signature != "" {
+	if len(it.Signature) > 0 {
 		kinds |= kindSignature
 	}
-	if it.HMAC != "" {
+	if len(it.HMAC) > 0 {
 		kinds |= kindHMAC
 	}
-	if it.CMAC != "" {
+	if len(it.CMAC) > 0 {
 		kinds |= kindCMAC
 	}
 	return kinds
@@ -273,7 +274,7 @@ func (e *Engine) verifySignatures(ctx context.Context, k *readyKey, in *signIn) 
 		return signReply{}, err
 	}
 	return in.each(false, func(it *signItem) (signOut, error) {
-		if it.Signature == "" {
+		if len(it.Signature) == 0 {
 			return signOut{}, errs.New(errs.Invalid, "missing signature to verify")
 		}
 		input, err := it.input()

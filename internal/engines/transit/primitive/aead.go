@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"fmt"
+	"slices"
 
 	"golang.org/x/crypto/chacha20poly1305"
 )
@@ -42,20 +43,19 @@ func newAEAD(t Type, key []byte) (*aead, error) {
 	return &aead{c}, err
 }
 
-func (a *aead) Overhead() int { return a.c.NonceSize() + a.c.Overhead() }
-
-func (a *aead) Encrypt(plaintext []byte, o CipherOptions) ([]byte, error) {
-	n := a.c.NonceSize()
-	out := make([]byte, n, n+len(plaintext)+a.c.Overhead())
+func (a *aead) Encrypt(dst, plaintext []byte, o CipherOptions) ([]byte, error) {
+	n, at := a.c.NonceSize(), len(dst)
+	out := slices.Grow(dst, n+len(plaintext)+a.c.Overhead())[:at+n]
+	nonce := out[at:]
 	if o.Nonce != nil {
 		if len(o.Nonce) != n {
-			return nil, fmt.Errorf("a nonce has %d bytes here, this one has %d", n, len(o.Nonce))
+			return dst, fmt.Errorf("a nonce has %d bytes here, this one has %d", n, len(o.Nonce))
 		}
-		copy(out, o.Nonce)
+		copy(nonce, o.Nonce)
 	} else {
-		rand.Read(out)
+		rand.Read(nonce)
 	}
-	return a.c.Seal(out, out[:n], plaintext, o.AssociatedData), nil
+	return a.c.Seal(out, nonce, plaintext, o.AssociatedData), nil
 }
 
 func (a *aead) Decrypt(ciphertext []byte, o CipherOptions) ([]byte, error) {
@@ -108,9 +108,9 @@ func DeriveConvergent(t Type, secret, context []byte) (*Convergent, error) {
 }
 
 // Encrypt encrypts under the nonce of the plaintext.
-func (c *Convergent) Encrypt(plaintext []byte, o CipherOptions) ([]byte, error) {
+func (c *Convergent) Encrypt(dst, plaintext []byte, o CipherOptions) ([]byte, error) {
 	h := hmac.New(sha256.New, c.nonceKey)
 	h.Write(plaintext)
 	o.Nonce = h.Sum(nil)[:c.c.NonceSize()]
-	return c.aead.Encrypt(plaintext, o)
+	return c.aead.Encrypt(dst, plaintext, o)
 }

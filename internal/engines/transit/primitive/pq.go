@@ -347,10 +347,9 @@ func (k *kemKey) Decapsulate(ciphertext []byte) ([]byte, error) {
 	return shared, nil
 }
 
-func (k *kemKey) Overhead() int { return mlkem.CiphertextSize1024 + 16 }
-
-func (k *kemKey) Encrypt(plaintext []byte, o CipherOptions) ([]byte, error) {
-	return hpke.Seal(k.pub, hpke.HKDFSHA256(), hpke.AES256GCM(), o.AssociatedData, plaintext)
+func (k *kemKey) Encrypt(dst, plaintext []byte, o CipherOptions) ([]byte, error) {
+	out, err := hpke.Seal(k.pub, hpke.HKDFSHA256(), hpke.AES256GCM(), o.AssociatedData, plaintext)
+	return append(dst, out...), err
 }
 
 func (k *kemKey) Decrypt(ciphertext []byte, o CipherOptions) ([]byte, error) {

@@ -81,12 +81,11 @@ func (t Type) Abilities() Abilities {
 // Cipher is a key that encrypts, decrypts, or, with the public half alone,
 // only encrypts.
 type Cipher interface {
-	// Encrypt gives what Decrypt takes. Of an AEAD that is nonce, ciphertext
-	// and tag.
-	Encrypt(plaintext []byte, o CipherOptions) ([]byte, error)
+	// Encrypt appends what Decrypt takes to dst. Of an AEAD that is nonce,
+	// ciphertext and tag.
+	Encrypt(dst, plaintext []byte, o CipherOptions) ([]byte, error)
+	// Decrypt gives the plaintext, which may lie in the ciphertext's place.
 	Decrypt(ciphertext []byte, o CipherOptions) ([]byte, error)
-	// Overhead is how much longer a ciphertext is, at most.
-	Overhead() int
 }
 
 // CipherOptions are what a caller may say beside the data.

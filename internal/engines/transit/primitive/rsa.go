@@ -67,9 +67,12 @@ const (
 	paddingPKCS1 = "pkcs1v15"
 )
 
-func (k *rsaKey) Overhead() int { return k.pub.Size() }
+func (k *rsaKey) Encrypt(dst, plaintext []byte, o CipherOptions) ([]byte, error) {
+	out, err := k.encrypt(plaintext, o)
+	return append(dst, out...), err
+}
 
-func (k *rsaKey) Encrypt(plaintext []byte, o CipherOptions) ([]byte, error) {
+func (k *rsaKey) encrypt(plaintext []byte, o CipherOptions) ([]byte, error) {
 	switch o.Padding {
 	case "", paddingOAEP:
 		out, err := rsa.EncryptOAEP(sha256.New(), rand.Reader, k.pub, plaintext, o.AssociatedData)
