@@ -390,7 +390,8 @@ func (e *Engine) endEntity(ctx context.Context, id string) error {
 			return err
 		}
 	}
-	return nil
+	// Last: the same request again deletes what a crash has left here.
+	return e.factors.Forget(ctx, id)
 }
 
 // stepRows is how many rows beside the entity's own a step deletes.

@@ -37,7 +37,14 @@ func (e *Engine) mergeEntities(ctx context.Context, _ *route.Request, in mergeIn
 	if err := e.checkMerge(ctx, in, from); err != nil {
 		return route.None{}, err
 	}
+	if err := e.checkFactors(ctx, in, from); err != nil {
+		return route.None{}, err
+	}
 	for _, id := range from {
+		// First: once its entity is gone the request cannot be repeated.
+		if err := e.factors.Merge(ctx, id, in.To); err != nil {
+			return route.None{}, err
+		}
 		for more := true; more; {
 			_, err := e.env.Store.Update(ctx, func(tx storage.Tx) (err error) {
 				more, err = e.mergeStep(tx, id, in.To, in.Keep)
@@ -49,6 +56,23 @@ func (e *Engine) mergeEntities(ctx context.Context, _ *route.Request, in mergeIn
 		}
 	}
 	return route.None{}, nil
+}
+
+// checkFactors refuses to lose second factors, unless that is wanted.
+func (e *Engine) checkFactors(ctx context.Context, in mergeIn, from []string) error {
+	if in.Force {
+		return nil
+	}
+	for _, id := range from {
+		method, err := e.factors.Conflict(ctx, id, in.To)
+		if err == nil && method != "" {
+			err = errs.New(errs.Invalid, "%s and %s both have a secret of the MFA method %s: repeat the request with force=true to keep the latter's", id, in.To, method)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // checkMerge refuses, before anything is changed, what cannot be merged whole.

@@ -1,0 +1,48 @@
+package identity_test
+
+import (
+	"testing"
+
+	"github.com/leasehold/leasehold/internal/errs"
+	"github.com/leasehold/leasehold/internal/wire"
+)
+
+// TestSecondFactorsFollowTheirEntity: a person keeps the second factor when two
+// entities become one, and nothing is left of it when the entity goes.
+func TestSecondFactorsFollowTheirEntity(t *testing.T) {
+	r := start(t)
+	defer r.close()
+	made := func(path string, body obj) string {
+		t.Helper()
+		id, _ := r.write(path, body)["id"].(string)
+		return id
+	}
+	method, _ := r.write("mfa/method/totp", obj{"issuer": "x"})["method_id"].(string)
+	from, to := made("entity", obj{"name": "from"}), made("entity", obj{"name": "to"})
+	// enrolled tries to make a secret, which answers nothing where there is one.
+	enrolled := func(entity string) bool {
+		t.Helper()
+		return r.write("mfa/method/totp/admin-generate", obj{"method_id": method, "entity_id": entity}) == nil
+	}
+	for _, entity := range []string{from, to} {
+		if enrolled(entity) {
+			t.Fatalf("a new entity has a secret")
+		}
+	}
+	merge := obj{"from_entity_ids": from, "to_entity_id": to}
+	r.refused(errs.Invalid, wire.OpUpdate, "entity/merge", merge)
+	r.must(wire.OpRead, "entity/id/"+from, "")
+	r.write("mfa/method/totp/admin-destroy", obj{"method_id": method, "entity_id": to})
+	r.write("entity/merge", merge)
+	if !enrolled(to) {
+		t.Error("the secret did not go with its entity into the other")
+	}
+	again := made("entity", obj{"name": "again"})
+	enrolled(again)
+	r.write("entity/merge", obj{"from_entity_ids": again, "to_entity_id": to, "force": true})
+	r.must(wire.OpDelete, "entity/id/"+to, "")
+	r.refused(errs.Invalid, wire.OpUpdate, "mfa/method/totp/admin-generate", obj{"method_id": method, "entity_id": to})
+	if left := r.keys("mfa/secret/"); len(left) > 0 {
+		t.Errorf("the rows %v are left of entities that are gone", left)
+	}
+}
