@@ -97,8 +97,12 @@ func (c *call) deniedHint(path string) string {
 	return fmt.Sprintf("The token lacks a policy for this, or has ended. What it may do there:\n\n    leasehold token capabilities %s", path)
 }
 
-// isLogin reports whether a path is that of a login: auth/…/login[/USER].
+// isLogin reports whether a path is that of a login: auth/…/login[/USER], or
+// one by browser.
 func isLogin(path string) bool {
 	mount, _, ok := strings.Cut(path+"/", "/login/")
+	if !ok {
+		mount, _, ok = strings.Cut(path, "/oidc/")
+	}
 	return ok && strings.HasPrefix(mount, "auth/")
 }

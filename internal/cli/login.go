@@ -15,8 +15,8 @@ func loginCommand() *command {
 		name: "login", args: "[TOKEN | KEY=VALUE …]", max: -1, short: "Get a token and keep it in ~/.vault-token",
 		long: "Logs in and keeps the token in ~/.vault-token, where later commands find it. " +
 			"Without -method the argument is a token already; without an argument it is asked " +
-			"for. Methods: token, userpass, ldap, okta, radius, approle, jwt, kubernetes, github.",
-		example: []string{"leasehold login", "leasehold login -method=userpass username=ann"},
+			"for. Methods: " + methodNames() + ". \"leasehold auth help METHOD\" tells what each takes.",
+		example: []string{"leasehold login", "leasehold login -method=userpass username=ann", "leasehold login -method=oidc role=people"},
 		flags: []*flag{
 			stringFlag(&o.method, "method", "NAME", "How to log in; token by default."),
 			stringFlag(&o.path, "path", "PATH", "Where the method is mounted; by default at its name."),
@@ -80,23 +80,33 @@ func (c *call) login(ctx context.Context, o *loginOptions) error {
 
 // authenticate asks the server by the chosen method.
 func (c *call) authenticate(ctx context.Context, o *loginOptions) (*api.Secret, error) {
-	method := strings.ToLower(o.method)
+	name := strings.ToLower(o.method)
+	if name == "" {
+		name = "token"
+	}
+	m := methodNamed(name)
+	if m == nil {
+		return nil, localf("-method=%s: want %s", o.method, methodNames())
+	}
+	if m.refused != "" {
+		return nil, localf("%s", m.refused)
+	}
+	if name == "token" {
+		return c.loginToken(ctx)
+	}
+	in, err := c.parseInput(c.args)
+	if err != nil {
+		return nil, err
+	}
 	mount := cleanPath(o.path)
 	if mount == "" {
-		mount = method
+		mount = cleanPath(in.text("mount")) // as Vault's commands take it too
 	}
-	switch method {
-	case "", "token":
-		return c.loginToken(ctx)
-	case "userpass", "ldap", "okta", "radius":
-		return c.loginPassword(ctx, mount)
-	case "approle", "jwt", "kubernetes", "github":
-		return c.loginPost(ctx, "auth/"+mount+"/login", c.args)
-	case "oidc", "cert", "aws", "azure", "gcp", "kerberos", "saml", "cf", "oci", "alicloud":
-		return nil, localf("Logging in by %s takes more than a request, and this command cannot do that yet. "+
-			"A token made elsewhere can be stored with \"leasehold login TOKEN\".", method)
+	if mount == "" {
+		mount = name
 	}
-	return nil, localf("-method=%s: want token, userpass, ldap, okta, radius, approle, jwt, kubernetes or github", o.method)
+	in.drop("mount")
+	return m.run(ctx, c, mount, in)
 }
 
 // loginToken checks a token that is there already.
@@ -147,37 +157,6 @@ func (c *call) loginToken(ctx context.Context) (*api.Secret, error) {
 		MFARequirement: json.RawMessage("null"),
 	}
 	return s, nil
-}
-
-// loginPassword is for methods whose path ends in the user's name.
-func (c *call) loginPassword(ctx context.Context, mount string) (*api.Secret, error) {
-	in, err := c.parseInput(c.args)
-	if err != nil {
-		return nil, err
-	}
-	user := in.text("username")
-	if user == "" {
-		if user, err = c.ask("Username:", false); err != nil {
-			return nil, err
-		}
-	}
-	in.drop("username")
-	if _, ok := in.values["password"]; !ok {
-		password, err := c.ask("Password (will be hidden):", true)
-		if err != nil {
-			return nil, err
-		}
-		in.addText("password", password)
-	}
-	return c.sendLogin(ctx, "auth/"+mount+"/login/"+user, in)
-}
-
-func (c *call) loginPost(ctx context.Context, path string, args []string) (*api.Secret, error) {
-	in, err := c.parseInput(args)
-	if err != nil {
-		return nil, err
-	}
-	return c.sendLogin(ctx, path, in)
 }
 
 // sendLogin goes without a token: an old one must not spoil the login.

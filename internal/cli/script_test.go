@@ -24,7 +24,8 @@ import (
 // TestMain lets scripts run "leasehold" as a process of its own.
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-		"pick": pick,
+		"pick":     pick,
+		"xdg-open": browse,
 		"leasehold": func() {
 			os.Exit(cli.Run(context.Background(), cli.Config{
 				Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv, Version: "1.2.3", Server: fakeServer,
@@ -63,6 +64,7 @@ func runScripts(t *testing.T, dir string) {
 			"sent":   sent,
 			"server": startServer,
 			"stop":   stopServer,
+			"oidc":   provider,
 		},
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"crypto/rsa"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/go-jose/go-jose/v4"
 
@@ -49,6 +50,7 @@ type Token struct {
 // Parse takes a token apart. A token whose algorithm nobody may use is
 // ErrSignature: no key ever fits it.
 func Parse(text string) (*Token, error) {
+	text = strings.TrimSpace(text) // of a file's last line
 	if len(text) > MaxToken {
 		return nil, ErrTooLong
 	}

@@ -75,6 +75,13 @@ type grant struct {
 // Start starts a provider, which ends with the test.
 func Start(t testing.TB, cfg Config) *Provider {
 	t.Helper()
+	p := New(cfg)
+	t.Cleanup(p.Close)
+	return p
+}
+
+// New starts a provider, which ends with Close.
+func New(cfg Config) *Provider {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
@@ -94,7 +101,6 @@ func Start(t testing.TB, cfg Config) *Provider {
 		p.srv.Start()
 	}
 	p.URL = p.srv.URL
-	t.Cleanup(p.Close)
 	return p
 }
 
