@@ -1,0 +1,165 @@
+package transit_test
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/leasehold/leasehold/internal/engine"
+	"github.com/leasehold/leasehold/internal/engines/transit"
+	"github.com/leasehold/leasehold/internal/errs"
+	"github.com/leasehold/leasehold/internal/route"
+	"github.com/leasehold/leasehold/internal/storage"
+	"github.com/leasehold/leasehold/internal/storage/mem"
+	"github.com/leasehold/leasehold/internal/wire"
+)
+
+// mount is one transit mount with its store, called as core calls it.
+type mount struct {
+	t     testing.TB
+	table *route.Table
+}
+
+func open(t testing.TB, store storage.Backend) *mount { return openAhead(t, store, 0) }
+
+// openAhead opens a mount whose clock is ahead of ours.
+func openAhead(t testing.TB, store storage.Backend, ahead time.Duration) *mount {
+	t.Helper()
+	m := &mount{t: t, table: route.NewTable()}
+	e, err := transit.New(t.Context(), engine.Env{
+		Store: storage.Prefix(store, "m/root/transit/"), Log: slog.New(slog.DiscardHandler),
+		Now: func() time.Time { return time.Now().Add(ahead) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.Routes(m.table)
+	if err := e.(engine.Starter).Start(context.WithoutCancel(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { e.(engine.Closer).Close() })
+	return m
+}
+
+func newMount(t testing.TB) *mount { return open(t, mem.New()) }
+
+type object map[string]any
+
+// ask gives the status and the data of an answer, or the error.
+func (m *mount) ask(op wire.Op, path string, body any) (status int, data []byte, err error) {
+	m.t.Helper()
+	path, query, _ := strings.Cut(path, "?")
+	q, err := url.ParseQuery(query)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	req := &route.Request{Op: op, Path: path, Query: q}
+	if body != nil {
+		if req.Body, err = json.Marshal(body); err != nil {
+			m.t.Fatal(err)
+		}
+	}
+	ep, err := m.table.Route(req)
+	if err != nil {
+		return 404, nil, err
+	}
+	res, err := ep.Call(m.t.Context(), req)
+	if err != nil {
+		switch errs.KindOf(err) {
+		case errs.Invalid:
+			status = 400
+		case errs.NotFound:
+			status = 404
+		default:
+			status = 500
+		}
+		return status, nil, err
+	}
+	if res.Data != nil {
+		data = res.Data.AppendJSON(nil)
+	}
+	return route.SuccessStatus(req.Reply().Status, data != nil), data, nil
+}
+
+// must writes and reads the answer into out, which may be nil.
+func (m *mount) must(path string, body any, out any) {
+	m.t.Helper()
+	m.mustDo(wire.OpUpdate, path, body, out)
+}
+
+func (m *mount) mustDo(op wire.Op, path string, body any, out any) {
+	m.t.Helper()
+	status, data, err := m.ask(op, path, body)
+	if err != nil || status >= 300 {
+		m.t.Fatalf("%s %s = %d, %v, want success", op, path, status, err)
+	}
+	if out != nil {
+		if err := json.Unmarshal(data, out); err != nil {
+			m.t.Fatalf("%s %s: %v in %s", op, path, err, data)
+		}
+	}
+}
+
+// refused asks for what must be the caller's fault, and gives the sentence.
+func (m *mount) refused(path string, body any) string {
+	m.t.Helper()
+	status, data, err := m.ask(wire.OpUpdate, path, body)
+	if status != 400 || err == nil {
+		m.t.Fatalf("%s %v = %d, %s, %v, want a refusal", path, body, status, data, err)
+	}
+	var e *errs.Error
+	if !errors.As(err, &e) || e.Msg == "" {
+		m.t.Fatalf("%s %v is refused without a sentence: %v", path, body, err)
+	}
+	return e.Msg
+}
+
+func b64(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
+
+func (m *mount) encrypt(key, plain string, more object) string {
+	m.t.Helper()
+	body := object{"plaintext": b64(plain)}
+	for k, v := range more {
+		body[k] = v
+	}
+	var out struct{ Ciphertext string }
+	m.must("encrypt/"+key, body, &out)
+	return out.Ciphertext
+}
+
+func (m *mount) decrypt(key, text string, more object) string {
+	m.t.Helper()
+	body := object{"ciphertext": text}
+	for k, v := range more {
+		body[k] = v
+	}
+	var out struct{ Plaintext string }
+	m.must("decrypt/"+key, body, &out)
+	b, err := base64.StdEncoding.DecodeString(out.Plaintext)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return string(b)
+}
+
+// within waits for what another goroutine brings about.
+func within(t testing.TB, done func() bool) {
+	t.Helper()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	limit := time.NewTimer(20 * time.Second)
+	defer limit.Stop()
+	for !done() {
+		select {
+		case <-tick.C:
+		case <-limit.C:
+			return // the caller looks and says what is missing
+		}
+	}
+}
