@@ -14,7 +14,7 @@ import (
 )
 
 // areas are the transcripts that must pass. A later issue adds its own.
-var areas = strings.Fields("init kv1 kv2 cubbyhole auth-token policies leases wrapping errors database-postgres sys jwt transit identity")
+var areas = strings.Fields("init kv1 kv2 cubbyhole auth-token policies leases wrapping errors database-postgres sys approle userpass jwt transit identity")
 
 // What has to pass of the steps that can: all that fail are listed with a
 // reason, and there are not many.
