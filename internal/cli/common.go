@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"fmt"
 	"net/http"
 	"strings"
 
@@ -13,8 +12,8 @@ type commonFlags struct {
 	address, agentAddress                   string
 	caCert, caPath, clientCert, clientKey   string
 	tlsServerName, namespace, wrapTTL       string
-	format, mfa, unlockKey                  string
-	headers                                 []string
+	format, unlockKey                       string
+	headers, mfa                            []string
 	tlsSkipVerify                           *bool
 	disableRedirects, outputCurl, outputPol bool
 	policyOverride, nonInteractive          bool
@@ -38,7 +37,7 @@ func (f *commonFlags) flags(cmd *command) []*flag {
 		boolFlag(&f.disableRedirects, "disable-redirects", "Do not follow redirects (VAULT_DISABLE_REDIRECTS)."),
 		boolFlag(&f.policyOverride, "policy-override", "Override soft-mandatory policies of servers that have them.").hide(),
 		stringFlag(&f.agentAddress, "agent-address", "URL", "Address of a local agent (VAULT_AGENT_ADDR).").hide(),
-		stringFlag(&f.mfa, "mfa", "METHOD:CODE", "Not supported yet; ignored with a note.").hide(),
+		listFlag(&f.mfa, "mfa", "METHOD:CODE", "Passcode of a login's MFA method, by its id or name; may be repeated."),
 		stringFlag(&f.unlockKey, "unlock-key", "KEY", "Key that unlocks a namespace.").hide(),
 	}
 	if !cmd.plain {
@@ -64,9 +63,6 @@ func (f *commonFlags) check(c *call) error {
 		c.format = formatRaw
 	default:
 		return localf("-format=%s: want table, json, yaml or raw", format)
-	}
-	if f.mfa != "" {
-		fmt.Fprintln(c.cfg.Stderr, "Note: -mfa is ignored; this version has no multi-factor checks of single requests.")
 	}
 	return nil
 }
@@ -110,6 +106,9 @@ func (f *commonFlags) config(c *call) (api.Config, error) {
 			return cfg, localf("-header=%s: headers that begin with X-Vault- have flags of their own", h)
 		}
 		cfg.Headers.Add(k, v)
+	}
+	for _, factor := range f.mfa {
+		cfg.Headers.Add("X-Vault-Mfa", factor)
 	}
 	if f.policyOverride {
 		cfg.Headers.Set("X-Vault-Policy-Override", "true")

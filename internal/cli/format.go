@@ -82,7 +82,9 @@ func secretTable(s *api.Secret, data value) *table {
 		// A version 1 secret has no lease; the duration says how often to look again.
 		t.row("refresh_interval", shortSeconds(s.LeaseDuration))
 	}
-	if a := s.Auth; a != nil {
+	if r := mfaOf(s.Auth); r != nil {
+		r.addTo(t)
+	} else if a := s.Auth; a != nil {
 		t.row("token", a.ClientToken)
 		t.row("token_accessor", a.Accessor)
 		t.row("token_duration", tokenDuration(a))
@@ -184,6 +186,9 @@ func envelopeField(s *api.Secret, name string) (value, bool) {
 			v.items = append(v.items, value{kind: kindString, text: p})
 		}
 		return v, true
+	}
+	if r := mfaOf(s.Auth); r != nil && name == "mfa_request_id" {
+		return text(r.ID)
 	}
 	if a := s.Auth; a != nil {
 		switch name {

@@ -45,7 +45,10 @@ func (c *call) login(ctx context.Context, o *loginOptions) error {
 	if err != nil {
 		return err
 	}
-	if s.WrapInfo != nil {
+	if s, err = c.secondFactor(ctx, s); err != nil {
+		return err
+	}
+	if s.WrapInfo != nil || mfaOf(s.Auth) != nil {
 		return c.printSecret(s, o.field)
 	}
 	if s.Auth == nil || s.Auth.ClientToken == "" {

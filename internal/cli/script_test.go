@@ -118,8 +118,8 @@ func (r *recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	line := req.Method + " " + strings.TrimPrefix(req.URL.RequestURI(), "/v1/")
 	body, _ := io.ReadAll(req.Body)
 	fmt.Fprintf(&r.got, "%s", line)
-	for _, h := range []string{"Token", "Namespace", "Wrap-Ttl"} {
-		if v := req.Header.Get("X-Vault-" + h); v != "" {
+	for _, h := range []string{"Token", "Namespace", "Wrap-Ttl", "Mfa"} {
+		if v := strings.Join(req.Header.Values("X-Vault-"+h), ","); v != "" {
 			fmt.Fprintf(&r.got, " %s=%s", strings.ToLower(h), v)
 		}
 	}
