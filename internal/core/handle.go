@@ -215,7 +215,7 @@ func (p *Response) fill(r *route.Request, res route.Result) {
 func (x *exchange) fail(err error) {
 	err = named(err)
 	switch {
-	case x.unrecorded, errors.Is(err, storage.ErrReadOnly): // told of once, where it began
+	case x.unrecorded, errors.Is(err, storage.ErrReadOnly), errors.Is(err, errLocked): // told of once, where it began
 	case errs.KindOf(err) == errs.Internal:
 		x.u.core.log.Error("a request failed", "request", x.req.ID, "operation", x.req.Op.String(),
 			"mount", x.r.Mount.Path, "error", err)

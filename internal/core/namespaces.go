@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -199,6 +200,9 @@ func (t *spaceTable) join(s *space) {
 	t.byPath[strings.TrimSuffix(s.Path, "/")] = s
 }
 
+// errLocked is why a locked namespace does not answer. Who has locked it knows.
+var errLocked = errors.New("the namespace is locked")
+
 // unlockPath is what a namespace answers while its API is locked.
 const unlockPath = "sys/namespaces/api-lock/unlock"
 
@@ -220,7 +224,7 @@ func (u *unsealed) namespaceOf(ctx context.Context, header, path string) (*space
 		return nil, path, errs.New(errs.NotFound, "there is no namespace %q", header)
 	}
 	if l := s.locked; l != nil && rest != unlockPath && !strings.HasPrefix(rest, unlockPath+"/") {
-		return nil, path, errs.New(errs.Unavailable,
+		return nil, path, errs.Wrap(errs.Unavailable, errLocked,
 			"API access to this namespace has been locked by an administrator - %q must be unlocked to gain access.", l.Path)
 	}
 	return s, rest, nil
