@@ -121,6 +121,14 @@ func TestNamespaceEndIsCutAnywhere(t *testing.T) {
 			if err := l.c.WritePolicy(t.Context(), core.ACLPolicy, id, "p", `path "x" { capabilities = ["read"] }`); err != nil {
 				t.Fatal(err)
 			}
+			for ns, path := range map[string]string{id: "", token.RootNamespace: "team/db"} {
+				for kind, q := range map[core.QuotaKind]core.Quota{core.RateLimit: {Rate: 1e6}, core.LeaseCount: {MaxLeases: 1e6}} {
+					q.Name, q.Path = "team", path
+					if err := l.c.WriteQuota(t.Context(), ns, kind, q); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
 			tok := l.tokenIn(id, "root")
 			l.ok(wire.OpUpdate, "team/db/config", tok.Text, "")
 			l.ok(wire.OpUpdate, "team/cubbyhole/x", tok.Text, `{"a":"b"}`)

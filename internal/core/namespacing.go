@@ -356,7 +356,8 @@ func (u *unsealed) markSpace(ctx context.Context, id string) error {
 // its mounts. They are deleted when its tokens and leases are gone.
 func namespaceRanges(id string) []string {
 	return append(append(token.Ranges(id), lease.Ranges(id)...),
-		policyPrefix+id+"/", passwordPrefix+id+"/", wrapPrefix+id+"/", lockPrefix+id+"/")
+		policyPrefix+id+"/", passwordPrefix+id+"/", wrapPrefix+id+"/", lockPrefix+id+"/", quotaPrefix+id+"/",
+		quotaAtPrefix+string(RateLimit)+"/"+id+"/", quotaAtPrefix+string(LeaseCount)+"/"+id+"/")
 }
 
 // sweepSpaces finishes the namespaces that are ending.
