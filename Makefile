@@ -11,7 +11,7 @@ LDFLAGS  = -s -w -X main.version=$(VERSION)
 RACE = ./internal/lease/...,./internal/lane/...,./internal/storage/...,./internal/barrier/...,./internal/token/...,./internal/policy/...,./internal/core/...
 
 .DEFAULT_GOAL := help
-.PHONY: help build install demo test test-quick lint fmt bench bench-leases fuzz docs wire need clean
+.PHONY: help build install demo test test-quick lint fmt bench bench-leases fuzz docs examples wire need clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,7 +32,7 @@ demo: ## database credentials that expire, from login to revocation, in a few mi
 	@KEEP=$(KEEP) bin/leasehold-demo -server bin/leasehold
 
 test: ## every test, race detector and fuzz targets included; ends with their number
-	@scripts/need.sh postgres psql slapd race node python openssl
+	@scripts/need.sh postgres psql slapd race node python hvac openssl
 	@CI=true $(GO) run ./internal/testrun -race=$(RACE)
 
 test-quick: ## plain tests only: no race detector, no fuzzing
@@ -61,12 +61,16 @@ docs: ## rewrite the outputs on the pages under docs/ from what the commands pri
 	@scripts/need.sh postgres psql openssl
 	CI=true $(GO) test -count=1 ./internal/doctest -update
 
+examples: ## run everything under examples/, after building the programs it is for (minutes, once)
+	@scripts/need.sh postgres python hvac
+	CI=true $(GO) test -count=1 -timeout=60m -v -tags=examples -run='TestExamples|Example$$|TestConsulTemplate|TestTerraform' ./internal/clienttest
+
 wire: ## replay the recorded API exchanges and list what differs
 	@scripts/need.sh postgres psql
 	CI=true $(GO) test -count=1 -v -run=TestTranscripts ./internal/wiretest
 
 need: ## install what tests and demo need
-	@scripts/need.sh postgres psql slapd race node python openssl
+	@scripts/need.sh postgres psql slapd race node python hvac openssl
 
 clean: ## remove what was built
 	rm -rf bin

@@ -29,6 +29,8 @@ for need in "$@"; do
 	slapd) # OpenLDAP's server, which Debian keeps in /usr/sbin, and its clients
 		have slapd || [ -x /usr/sbin/slapd ] || packages+=(slapd)
 		have ldapadd || packages+=(ldap-utils) ;;
+	hvac) # the Python client of an example
+		python3 -c 'import hvac, psycopg2' 2>/dev/null || /usr/bin/python3 -c 'import hvac, psycopg2' 2>/dev/null || packages+=(python3 python3-hvac python3-psycopg2) ;;
 	openssl) # the pages make keys and a certificate with it
 		have openssl || packages+=(openssl) ;;
 	*) echo "need.sh: I do not know what $need is" >&2; exit 2 ;;
