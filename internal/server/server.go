@@ -14,6 +14,7 @@ import (
 	"github.com/leasehold/leasehold/internal/auth/cert"
 	"github.com/leasehold/leasehold/internal/auth/jwt"
 	"github.com/leasehold/leasehold/internal/auth/kubernetes"
+	"github.com/leasehold/leasehold/internal/auth/ldap"
 	"github.com/leasehold/leasehold/internal/auth/userpass"
 	"github.com/leasehold/leasehold/internal/config"
 	"github.com/leasehold/leasehold/internal/core"
@@ -95,6 +96,7 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 		"auth/jwt":         jwt.New,
 		"auth/kubernetes":  kubernetes.New,
 		"auth/oidc":        jwt.New,
+		"auth/ldap":        ldap.New,
 		"secret/cubbyhole": cubbyhole.New,
 		"secret/database":  database.New,
 		"secret/kv":        kv.New,
