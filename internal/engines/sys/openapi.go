@@ -55,7 +55,7 @@ func (e *Engine) openAPI(ctx context.Context, req *route.Request, in openAPIIn) 
 	}
 	all = slices.Clone(all)
 	slices.SortFunc(all, func(a, b Mount) int { return strings.Compare(a.Path, b.Path) }) // numbers of ids follow the order
-	w := apiWriter{doc: &doc, suffix: in.Context, ids: map[string]int{}}
+	w := apiWriter{doc: &doc, suffix: in.Context, ids: map[string]int{}, root: e.root}
 	for _, m := range all {
 		table := tables[m.Path]
 		// What is mounted where is told to those who may use it.
@@ -112,11 +112,12 @@ type apiWriter struct {
 	doc    *apiDoc
 	suffix string         // of every operation's id
 	ids    map[string]int // how often an id was asked for
+	root   bool           // of the root namespace, where the server itself answers
 }
 
 func (w *apiWriter) table(a apiMount, t *route.Table) {
 	t.Walk(func(ep *route.Endpoint) {
-		if ep.Hidden {
+		if ep.Hidden || ep.RootOnly && !w.root {
 			return
 		}
 		pattern, params, optional := plainPattern(ep.Pattern)
