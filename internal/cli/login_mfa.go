@@ -75,25 +75,25 @@ func (c *call) secondFactor(ctx context.Context, s *api.Secret) (*api.Secret, er
 
 // askFactor asks for the passcode of one of a constraint's methods, unless it
 // was asked for already.
-func (c *call) askFactor(constraint string, any []mfaMethod, payload map[string][]string) error {
-	for _, m := range any {
+func (c *call) askFactor(constraint string, methods []mfaMethod, payload map[string][]string) error {
+	for _, m := range methods {
 		if _, asked := payload[m.ID]; asked {
 			return nil
 		}
 	}
-	i := slices.IndexFunc(any, func(m mfaMethod) bool { return m.UsesPasscode })
+	i := slices.IndexFunc(methods, func(m mfaMethod) bool { return m.UsesPasscode })
 	if i < 0 {
 		return localf("The login needs a second factor for %q that is no passcode, which this command cannot show", constraint)
 	}
-	name := any[i].Name
+	name := methods[i].Name
 	if name == "" {
-		name = any[i].ID
+		name = methods[i].ID
 	}
-	code, err := c.ask("Passcode of the "+strings.ToUpper(any[i].Type)+" method "+name+" (will be hidden):", true)
+	code, err := c.ask("Passcode of the "+strings.ToUpper(methods[i].Type)+" method "+name+" (will be hidden):", true)
 	if err != nil {
 		return err
 	}
-	payload[any[i].ID] = []string{code}
+	payload[methods[i].ID] = []string{code}
 	return nil
 }
 
