@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"net/url"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -313,6 +315,8 @@ func (x *exchange) auditedRequest() audit.Request {
 		r.NonHMACKeys = x.m.Config.AuditRequestKeys
 	}
 	switch {
+	case x.r.Octets != nil:
+		r.Data = auditedOctets(x.r.Octets, x.req.Query, x.ep.Secret)
 	case len(x.req.Body) > 0:
 		ep, body := x.ep, x.req.Body
 		r.Data = func(dst []byte, hash wire.Hasher) []byte { return ep.AppendHashedBody(dst, body, hash) }
@@ -325,6 +329,14 @@ func (x *exchange) auditedRequest() audit.Request {
 		}
 	}
 	return r
+}
+
+// auditedOctets shows a body of bytes as one field beside those of the query.
+func auditedOctets(body []byte, query url.Values, secret func(string) bool) audit.Data {
+	all := url.Values{}
+	maps.Copy(all, query)
+	all["octets"] = []string{string(body)}
+	return audit.Query(all, secret)
 }
 
 // secretFrom is where the path has a secret. One that led nowhere may begin

@@ -298,7 +298,24 @@ func (x *exchange) route(ctx context.Context) error {
 			x.r.Header = x.passedHeader
 		}
 	}
-	return nil
+	return x.octets()
+}
+
+// octets leaves the bytes of a body to an endpoint that takes them. For any
+// other they are JSON.
+func (x *exchange) octets() (err error) {
+	switch {
+	case x.req.Octets == nil:
+	case x.ep.TakesOctets():
+		if x.req.WrapTTL > 0 {
+			return errs.New(errs.Invalid, "an answer of bytes cannot be wrapped; send the request as JSON")
+		}
+		x.r.Octets = x.req.Octets
+	default:
+		x.req.Body, err = x.req.JSON(x.req.Octets)
+		x.req.Octets, x.r.Body = nil, x.req.Body
+	}
+	return err
 }
 
 // rootOnly is the answer of what is the server's and not a namespace's.
@@ -407,7 +424,7 @@ func (x *exchange) authorise(ctx context.Context) error {
 
 // params are what the policies' parameter rules judge.
 func (x *exchange) params() func(yield func(string, wire.Value) bool) {
-	if x.req.Op == wire.OpRead {
+	if x.req.Op == wire.OpRead || x.r.Octets != nil {
 		return func(yield func(string, wire.Value) bool) {
 			for k, vs := range x.req.Query {
 				for _, v := range vs {

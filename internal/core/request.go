@@ -30,6 +30,10 @@ type Request struct {
 	PolicyOverride bool
 	Query          url.Values // nil without a query; "list" and "help" are taken out
 	Body           []byte     // one checked JSON object; nil without a body
+	// Octets is the body of a request that says it is bytes, and JSON makes
+	// a Body of it for an endpoint that takes none. Body is nil then.
+	Octets []byte
+	JSON   func([]byte) ([]byte, error)
 	Header         http.Header
 	Remote         netip.AddrPort
 	TLS            *tls.ConnectionState // nil on a plain connection

@@ -58,6 +58,13 @@ func (h *Handler) parse(w http.ResponseWriter, r *http.Request) (req *core.Reque
 	if err := wrapping(req); err != nil {
 		return req, err
 	}
+	if req.Op == wire.OpUpdate && one(r.Header, "Content-Type") == octetStream {
+		if req.Octets, err = h.readBody(w, r); req.Octets == nil {
+			req.Octets = []byte{} // no bytes are bytes
+		}
+		req.JSON = h.json
+		return req, err
+	}
 	if req.Op == wire.OpUpdate || req.Op == wire.OpPatch {
 		req.Body, err = h.body(w, r, req.Op)
 	}
@@ -197,17 +204,25 @@ func (h *Handler) body(w http.ResponseWriter, r *http.Request, op wire.Op) ([]by
 	if err != nil {
 		return nil, err
 	}
-	trimmed := bytes.TrimLeft(raw, " \t\r\n")
+	if trimmed := trimSpace(raw); form && len(trimmed) > 0 && trimmed[0] != '{' && trimmed[0] != '[' {
+		return formBody(raw)
+	}
+	return h.json(raw)
+}
+
+// octetStream says that a body is bytes, for the endpoints that take them. For
+// others it is JSON, as with any content type.
+const octetStream = "application/octet-stream"
+
+func trimSpace(raw []byte) []byte { return bytes.TrimLeft(raw, " \t\r\n") }
+
+// json is a body as a checked object; nil for an empty one.
+func (h *Handler) json(raw []byte) ([]byte, error) {
+	trimmed := trimSpace(raw)
 	if len(trimmed) == 0 {
 		return nil, nil
 	}
-	if form && trimmed[0] != '{' && trimmed[0] != '[' {
-		return formBody(raw)
-	}
-	if err := h.checkBody(trimmed); err != nil {
-		return nil, err
-	}
-	return trimmed, nil
+	return trimmed, h.checkBody(trimmed)
 }
 
 func mergePatch(contentType string) error {

@@ -25,6 +25,9 @@ type Request struct {
 	Remote netip.Addr
 	Query  url.Values
 	Body   []byte // one JSON value, checked by httpapi; nil without a body
+	// Octets is the body of a request that is bytes, for an endpoint that
+	// takes them; its fields are then in the query.
+	Octets []byte
 	// Header gives the request headers that the mount passes through; any
 	// other is "". Nil gives none.
 	Header func(name string) string

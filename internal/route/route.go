@@ -77,6 +77,7 @@ type Endpoint struct {
 	In, Out reflect.Type // nil: none
 
 	exists func(ctx context.Context, req *Request) (bool, error)
+	octets func(ctx context.Context, req *Request) (Result, error)
 	logIn  func(ctx context.Context, req *Request, may Permit) (*Auth, string, error)
 	alias  any                                                     // of LockedBy, a func(In) string; nil: nobody is locked out here
 	role   func(ctx context.Context, req *Request) (string, error) // see RoleOf
@@ -114,8 +115,14 @@ func (e *Endpoint) Call(ctx context.Context, req *Request) (Result, error) {
 	if req.reply.Status == 0 {
 		req.reply.Status = e.Status
 	}
+	if req.Octets != nil {
+		return e.octets(ctx, req)
+	}
 	return e.call(ctx, req)
 }
+
+// TakesOctets reports whether the endpoint takes a body of bytes.
+func (e *Endpoint) TakesOctets() bool { return e != nil && e.octets != nil }
 
 // LogIn is Call for an endpoint that was declared with Login, asking may before
 // it acts. alias is the one that was tried and that may be locked out: "" where
@@ -185,6 +192,26 @@ func Exists[In any](fn func(ctx context.Context, req *Request, in In) (bool, err
 				return false, err
 			}
 			return fn(ctx, req, in)
+		}
+	}
+}
+
+// Octets lets a write take a body of bytes too (application/octet-stream), and
+// answer it with bytes. The other fields of In come from the query then.
+func Octets[In any](h func(ctx context.Context, req *Request, in In, body []byte) ([]byte, error)) Option {
+	d := wire.NewDecoder[In]()
+	return func(e *Endpoint) {
+		e.octets = func(ctx context.Context, req *Request) (Result, error) {
+			var in In
+			warnings, err := d.Decode(&in, wire.Source{Params: req.params.list(), Query: req.Query})
+			if err != nil {
+				return Result{}, err
+			}
+			if len(warnings) > 0 {
+				return Result{}, errs.New(errs.Invalid, "%s", warnings[0]) // an answer of bytes has no place for them
+			}
+			out, err := h(ctx, req, in, req.Octets)
+			return Result{Raw: &Raw{Status: http.StatusOK, ContentType: "application/octet-stream", Body: out}}, err
 		}
 	}
 }
