@@ -113,7 +113,7 @@ func (e *Engine) Close() error {
 
 // Routes declares the method's endpoints.
 func (e *Engine) Routes(t *route.Table) {
-	route.Login(t, "login", e.login, route.Doc("Log in with the TLS certificate of the connection."))
+	route.Login(t, "login", e.login, route.RoleOf(loginRole), route.Doc("Log in with the TLS certificate of the connection."))
 
 	route.List(t, "certs", e.listRoles, route.Doc("List the roles: what is trusted."))
 	route.Read(t, "certs/{name}", e.readRole, route.Doc("Read a role."))

@@ -24,6 +24,12 @@ type loginIn struct {
 	Name string `json:"name" doc:"The role to log in with; without it any that trusts the certificate."`
 }
 
+// loginRole is the role that a login names. Which one takes a certificate that
+// comes without a name is only known once it is judged.
+func loginRole(_ context.Context, _ *route.Request, in loginIn) (string, error) {
+	return roleName(in.Name), nil
+}
+
 // binding is what is kept with a token: which certificate it was given for. A
 // certificate that was issued anew for the same key by the same authority is
 // the same client. Version 1.
@@ -66,6 +72,7 @@ func (e *Engine) login(ctx context.Context, req *route.Request, in loginIn) (*ro
 // auth is what a role grants the holder of a certificate.
 func (r *trusted) auth(t *trust, c *x509.Certificate) *route.Auth {
 	a := r.Params.Auth()
+	a.Role = r.name
 	a.DisplayName = r.DisplayName
 	a.Metadata = map[string]string{
 		"cert_name": r.name, "common_name": c.Subject.CommonName, "serial_number": c.SerialNumber.String(),
