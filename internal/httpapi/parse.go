@@ -222,7 +222,10 @@ func (h *Handler) json(raw []byte) ([]byte, error) {
 	if len(trimmed) == 0 {
 		return nil, nil
 	}
-	return trimmed, h.checkBody(trimmed)
+	if err := h.checkBody(trimmed); err != nil {
+		return nil, err
+	}
+	return trimmed, nil
 }
 
 func mergePatch(contentType string) error {
