@@ -54,34 +54,52 @@ type object map[string]any
 // ask gives the status and the data of an answer, or the error.
 func (m *mount) ask(op wire.Op, path string, body any) (status int, data []byte, err error) {
 	m.t.Helper()
-	path, query, _ := strings.Cut(path, "?")
-	q, err := url.ParseQuery(query)
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	req := &route.Request{Op: op, Path: path, Query: q}
+	req := &route.Request{Op: op}
 	if body != nil {
 		if req.Body, err = json.Marshal(body); err != nil {
 			m.t.Fatal(err)
 		}
 	}
+	return m.call(req, path)
+}
+
+// askOctets sends bytes.
+func (m *mount) askOctets(path, body string) (status int, data []byte, err error) {
+	m.t.Helper()
+	return m.call(&route.Request{Op: wire.OpUpdate, Octets: []byte(body)}, path)
+}
+
+func (m *mount) octets(path, body string) []byte {
+	m.t.Helper()
+	status, out, err := m.askOctets(path, body)
+	if err != nil {
+		m.t.Fatalf("%s = %d, %v", path, status, err)
+	}
+	return out
+}
+
+func (m *mount) call(req *route.Request, path string) (status int, data []byte, err error) {
+	m.t.Helper()
+	path, query, _ := strings.Cut(path, "?")
+	if req.Query, err = url.ParseQuery(query); err != nil {
+		m.t.Fatal(err)
+	}
+	req.Path = path
 	ep, err := m.table.Route(req)
 	if err != nil {
 		return 404, nil, err
 	}
 	res, err := ep.Call(m.t.Context(), req)
-	if err != nil {
-		switch errs.KindOf(err) {
-		case errs.Invalid:
-			status = 400
-		case errs.NotFound:
-			status = 404
-		default:
-			status = 500
-		}
-		return status, nil, err
-	}
-	if res.Data != nil {
+	switch {
+	case errs.Is(err, errs.Invalid):
+		return 400, nil, err
+	case errs.Is(err, errs.NotFound):
+		return 404, nil, err
+	case err != nil:
+		return 500, nil, err
+	case res.Raw != nil:
+		data = res.Raw.Body
+	case res.Data != nil:
 		data = res.Data.AppendJSON(nil)
 	}
 	return route.SuccessStatus(req.Reply().Status, data != nil), data, nil

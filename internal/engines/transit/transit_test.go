@@ -385,3 +385,54 @@ func TestManyVersions(t *testing.T) {
 		t.Errorf("a deleted key leaves %q, %v", left, err)
 	}
 }
+
+// TestOctets holds requests of bytes to those of JSON.
+func TestOctets(t *testing.T) {
+	m := newMount(t)
+	for _, spec := range []object{{"type": "aes256-gcm96"}, {"type": "xchacha20-poly1305", "derived": true}, {"type": "rsa-2048"}, {"type": "ed25519"}} {
+		key, query := name(spec), ""
+		m.must("keys/"+key, spec, nil)
+		m.must("keys/"+key+"/rotate", nil, nil)
+		if c := of(spec); c != nil {
+			query = "?context=" + c["context"].(string)
+		}
+		// text is what JSON has for what bytes have.
+		text := func(b []byte) string {
+			const head = "vault:v2:"
+			if !strings.HasPrefix(string(b), head) {
+				t.Fatalf("%s: the answer begins with %.12q", key, b)
+			}
+			return head + base64.StdEncoding.EncodeToString(b[len(head):])
+		}
+		plain := "bytes \x00\xff and more"
+		if spec["type"] == "ed25519" {
+			var v struct{ Valid bool }
+			m.must("verify/"+key, object{"input": b64(plain), "signature": text(m.octets("sign/"+key, plain))}, &v)
+			if !v.Valid {
+				t.Error("a signature of bytes is not valid as text")
+			}
+		} else {
+			sealed := m.octets("encrypt/"+key+query, plain)
+			if got := m.decrypt(key, text(sealed), of(spec)); got != plain {
+				t.Errorf("%s: JSON opens it as %q", key, got)
+			}
+			if got := m.octets("decrypt/"+key+query, string(sealed)); string(got) != plain {
+				t.Errorf("%s: decrypt = %q", key, got)
+			}
+			if got := m.octets("decrypt/"+key+query, string(m.octets("encrypt/"+key+query, ""))); len(got) != 0 {
+				t.Errorf("%s: no bytes come back as %q", key, got)
+			}
+		}
+		var v struct{ Valid bool }
+		m.must("verify/"+key, object{"input": b64(plain), "hmac": text(m.octets("hmac/"+key, plain))}, &v)
+		if !v.Valid {
+			t.Errorf("%s: an HMAC of bytes is not valid as text", key)
+		}
+	}
+	if status, _, err := m.askOctets("decrypt/a", "junk"); status != 400 {
+		t.Errorf("a key that is not there = %d, %v", status, err)
+	}
+	if status, _, err := m.askOctets("sign/x?batch_input=x", "junk"); status != 400 {
+		t.Errorf("a batch of bytes = %d, %v", status, err)
+	}
+}
