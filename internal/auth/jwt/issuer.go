@@ -130,12 +130,27 @@ func (is *issuer) newClient(field, ca string) (*http.Client, error) {
 		conf.InsecureSkipVerify = true
 		conf.VerifyConnection = func(cs tls.ConnectionState) error { return verifyName(cs, names, conf.RootCAs) }
 	}
-	c := &http.Client{Timeout: fetchLimit, Transport: &http.Transport{
-		Proxy: http.ProxyFromEnvironment, TLSClientConfig: conf, ForceAttemptHTTP2: true,
-		MaxIdleConnsPerHost: 4, MaxConnsPerHost: 64, IdleConnTimeout: time.Minute, MaxResponseHeaderBytes: 64 << 10,
-	}}
+	c := &http.Client{
+		Timeout: fetchLimit, CheckRedirect: followPublic,
+		Transport: &http.Transport{
+			Proxy: http.ProxyFromEnvironment, TLSClientConfig: conf, ForceAttemptHTTP2: true,
+			MaxIdleConnsPerHost: 4, MaxConnsPerHost: 64, IdleConnTimeout: time.Minute, MaxResponseHeaderBytes: 64 << 10,
+		},
+	}
 	is.all = append(is.all, c)
 	return c, nil
+}
+
+// followPublic follows redirects of documents that anybody may read. One of a
+// request with a code, the client's secret or a token would take those along.
+func followPublic(_ *http.Request, via []*http.Request) error {
+	if via[0].Method != http.MethodGet || via[0].Header.Get("Authorization") != "" {
+		return http.ErrUseLastResponse
+	}
+	if len(via) >= 5 {
+		return errors.New("stopped after 5 redirects")
+	}
+	return nil
 }
 
 func verifyName(cs tls.ConnectionState, names []string, roots *x509.CertPool) error {

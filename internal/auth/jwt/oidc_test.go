@@ -120,6 +120,24 @@ func TestOtherNode(t *testing.T) {
 	}
 }
 
+// TestCodesStayHere: a provider that sends the exchange on gets nobody the
+// code or the client's secret.
+func TestCodesStayHere(t *testing.T) {
+	p := oidcprovider.Start(t, oidcprovider.Config{SecretInBody: true})
+	p.User(ann, nil)
+	thief := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_ = r.ParseForm()
+		t.Errorf("the exchange was sent on with %v", r.Form)
+	}))
+	t.Cleanup(thief.Close)
+	n, c := people(t, newStore(t), p), listen(t)
+	p.SendOn(thief.URL)
+	n.begin(c, nil)
+	if a, err := n.end(c, nil); a != nil || !errs.Is(err, errs.Invalid) {
+		t.Errorf("auth %+v, error %v; want errs.Invalid", a, err)
+	}
+}
+
 func TestForm(t *testing.T) {
 	p := oidcprovider.Start(t, oidcprovider.Config{})
 	p.User(ann, nil)

@@ -52,17 +52,18 @@ type Provider struct {
 	cfg Config
 	srv *httptest.Server
 
-	mu       sync.Mutex
-	key      *ecdsa.PrivateKey
-	keyID    string
-	user     map[string]any // claims of whoever comes
-	info     map[string]any // more of them, told by userinfo alone
-	refuse   string         // an error in place of a code
-	codes    map[string]grant
-	tokens   map[string]string // access token to sub
-	silent   chan struct{}     // closed when it speaks again; nil: it does
-	fetched  int               // how often the keys were
-	extraAud []string
+	mu        sync.Mutex
+	key       *ecdsa.PrivateKey
+	keyID     string
+	user      map[string]any // claims of whoever comes
+	info      map[string]any // more of them, told by userinfo alone
+	refuse    string         // an error in place of a code
+	codes     map[string]grant
+	tokens    map[string]string // access token to sub
+	silent    chan struct{}     // closed when it speaks again; nil: it does
+	fetched   int               // how often the keys were
+	extraAud  []string
+	elsewhere string // where exchanges are sent on to; "": nowhere
 }
 
 // grant is what a code is good for.
@@ -130,6 +131,13 @@ func (p *Provider) AlsoFor(aud ...string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.extraAud = aud
+}
+
+// SendOn answers exchanges of codes with a redirect that repeats the request.
+func (p *Provider) SendOn(to string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.elsewhere = to
 }
 
 // Rotate replaces the key: the old one is not told any more.
@@ -295,6 +303,13 @@ func (p *Provider) idTokenLocked(g grant) string {
 // token is where a code is exchanged.
 func (p *Provider) token(w http.ResponseWriter, r *http.Request) {
 	if !p.wait(r) {
+		return
+	}
+	p.mu.Lock()
+	elsewhere := p.elsewhere
+	p.mu.Unlock()
+	if elsewhere != "" {
+		http.Redirect(w, r, elsewhere, http.StatusTemporaryRedirect)
 		return
 	}
 	id, secret := r.PostFormValue("client_id"), r.PostFormValue("client_secret")
