@@ -138,6 +138,9 @@ func speedWorkloads(plain, audited *subject, control *bare, db *database) []work
 		{name: "kv2 write", op: plain.kvWrite, pid: own, unit: "sys/health", bar: 3},
 		{name: "token renew-self", op: plain.renewToken, before: plain.holdTokens, pid: own, unit: "sys/health", bar: 3},
 
+		{name: "kv2 read, one rule", op: plain.readJudged(0), before: plain.holdPolicies, pid: own, unit: "sys/health"},
+		{name: "kv2 read, 20 of 10,000 policies, 1,000 rules", op: plain.readJudged(1), before: plain.holdPolicies, pid: own, unit: "kv2 read, one rule", bar: 1.2},
+
 		{name: "kv2 read, file audit", op: audited.kvRead, pid: aud, unit: "kv2 read", plus: 60},
 		{name: "kv2 write, file audit", op: audited.kvWrite, pid: aud, unit: "kv2 write", bar: 1.3},
 

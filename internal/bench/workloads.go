@@ -32,6 +32,7 @@ type subject struct {
 	tokens []string // of the clients, policies bench-app and default
 	kvBody []byte
 	held   []string    // a token or lease of each client, for renewals
+	judged [2]string   // tokens with a single rule, and with very many
 	pool   chan string // leases to revoke
 }
 
