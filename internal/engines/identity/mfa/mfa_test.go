@@ -314,4 +314,3 @@ func TestSeveralConstraints(t *testing.T) {
 		t.Errorf("a constraint without methods: %v, want it denied", err)
 	}
 }
-

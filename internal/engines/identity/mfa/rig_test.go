@@ -190,4 +190,3 @@ func demand(methods ...string) *engine.Demand {
 func (r *rig) prove(method, code string) error {
 	return r.engine.Prove(r.t.Context(), demand(method), engine.Shown{method: {code}})
 }
-
