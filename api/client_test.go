@@ -166,6 +166,26 @@ func TestOnlySafeRequestsAreRepeated(t *testing.T) {
 	}
 }
 
+// A server that asks for more patience than a caller may have is not obeyed: the
+// caller reads its sentence.
+func TestRetryAfter(t *testing.T) {
+	tries, after := 0, ""
+	c := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		tries++
+		w.Header().Set("Retry-After", after)
+		w.WriteHeader(http.StatusTooManyRequests)
+	})
+	for _, tc := range []struct {
+		after string
+		want  int
+	}{{"0", 3}, {"6", 1}, {"3600", 1}, {"99999999999999999999", 3}, {"-1", 3}} {
+		tries, after = 0, tc.after
+		if _, err := c.Read(t.Context(), "x", nil); api.StatusOf(err) != http.StatusTooManyRequests || tries != tc.want {
+			t.Errorf("Retry-After %s: %d tries, %v, want %d", tc.after, tries, err, tc.want)
+		}
+	}
+}
+
 func TestRedirects(t *testing.T) {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.Contains(r.URL.Path, "//") {

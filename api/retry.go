@@ -15,6 +15,9 @@ import (
 const (
 	retryFirst = 100 * time.Millisecond
 	retryMost  = 2 * time.Second
+	// patience is how long a Retry-After may ask to wait. Beyond it the caller
+	// is told at once: whether to wait for minutes is not ours to say.
+	patience = 5 * time.Second
 )
 
 // worthRepeating says whether a second try may help and can do no harm. A
@@ -36,8 +39,17 @@ func worthRepeating(r *Request, resp *Response, err error) bool {
 			return false
 		}
 	}
+	if after, ok := retryAfter(resp); ok && after > patience {
+		return false
+	}
 	return resp.Status == http.StatusTooManyRequests ||
 		resp.Status >= 500 && resp.Status != http.StatusNotImplemented
+}
+
+// retryAfter is what a server says of when to come back.
+func retryAfter(resp *Response) (time.Duration, bool) {
+	s, err := strconv.ParseUint(resp.Header.Get("Retry-After"), 10, 31)
+	return time.Duration(s) * time.Second, err == nil
 }
 
 // connectionFault separates a network that may recover from certificates,
@@ -58,8 +70,8 @@ func connectionFault(err error) bool {
 // come back together. A server's Retry-After goes first.
 func retryDelay(try int, resp *Response) time.Duration {
 	if resp != nil {
-		if s, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && s >= 0 {
-			return time.Duration(s) * time.Second
+		if after, ok := retryAfter(resp); ok {
+			return after
 		}
 	}
 	d := min(retryFirst<<min(try, 10), retryMost)

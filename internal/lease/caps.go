@@ -117,19 +117,21 @@ func (s *Store) nextEnd(v storage.View, from, prefix string) (e nextEnd, err err
 	return e, nil
 }
 
-// whileEnding is when asking again may help if every lease is ending already.
-const whileEnding = 10 * time.Second
+// askAgain is the longest that Retry-After says. A lease may be given back at any
+// moment; and the clients that obey it sleep without a word, for hours if told
+// so, where the sentence would tell their people what is the matter.
+const askAgain = 10 * time.Second
 
 func (e nextEnd) refuse(now time.Time, format string, args ...any) error {
 	const second = time.RFC3339
+	after := min(max(e.expires.Sub(now), time.Second), askAgain)
 	switch {
 	case e.latest.IsZero():
-		return errs.Later(whileEnding, format+"; they are being ended: ask again in a moment", args...)
+		return errs.Later(askAgain, format+"; they are being ended: ask again in a moment", args...)
 	case !e.latest.After(e.expires):
-		return errs.Later(max(e.expires.Sub(now), time.Second), format+": the next one ends at %s; revoke one, or ask again then",
+		return errs.Later(after, format+": the next one ends at %s; revoke one, or ask again then",
 			append(args, e.expires.UTC().Format(second))...)
 	}
-	return errs.Later(max(e.expires.Sub(now), time.Second),
-		format+": the next one expires at %s unless it is renewed, and ends at %s at the latest; revoke one, or ask again then",
+	return errs.Later(after, format+": the next one expires at %s unless it is renewed, and ends at %s at the latest; revoke one, or ask again then",
 		append(args, e.expires.UTC().Format(second), e.latest.UTC().Format(second))...)
 }

@@ -42,8 +42,8 @@ func TestCaps(t *testing.T) {
 				if c.name == "of both" {
 					first = 2
 				}
-				if want := time.Duration(first) * time.Hour; e.After != want {
-					t.Errorf("ask again after %v, want %v", e.After, want)
+				if e.After <= 0 || e.After > 10*time.Second {
+					t.Errorf("ask again after %v, want a few seconds", e.After)
 				}
 				for _, at := range []time.Time{begun.Add(time.Duration(first) * time.Hour), begun.Add(24 * time.Hour)} {
 					if !strings.Contains(e.Msg, at.UTC().Format(time.RFC3339)) {
