@@ -2,6 +2,8 @@ package database
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -116,9 +118,20 @@ func (e *Engine) issue(ctx context.Context, req *route.Request, in nameIn) (g le
 	g.Names = []string{p.c.Identity + "/" + p.user}
 	g.Live = []string{e.env.Key(rowLive + p.c.generation())}
 	g.Group = in.Name
+	g.Caps = lease.Caps{Group: r.MaxLive, PerHolder: r.MaxLivePerEntity}
+	if window := r.Coalesce.Duration(); window > 0 {
+		g.Share = &lease.Share{Window: window, Like: r.like(p.c)}
+	}
 	g.Limit = r.MaxCreation.Duration()
 	g.Make = p.make
 	return g, nil
+}
+
+// like is a fingerprint of what users of the role are made by. Whoever asks
+// after a change gets a user made by that, and none of before it.
+func (r *role) like(c *stored) string {
+	sum := sha256.Sum256(append(wire.Marshal(r), c.generation()...))
+	return hex.EncodeToString(sum[:])
 }
 
 // known asks the server who it is, where that is not known yet: the lease must

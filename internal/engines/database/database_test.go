@@ -188,6 +188,9 @@ func TestRoles(t *testing.T) {
 		"credential type":   {"db_name": "main", "creation_statements": create, "credential_type": "rsa_private_key"},
 		"credential config": {"db_name": "main", "creation_statements": create, "credential_config": object{"key_bits": "2048"}},
 		"sessions":          {"db_name": "main", "creation_statements": create, "revoke_sessions": "maybe"},
+		"cap below none":    {"db_name": "main", "creation_statements": create, "max_live_leases": -1},
+		"entity's cap":      {"db_name": "main", "creation_statements": create, "max_live_leases_per_entity": 10_001},
+		"long window":       {"db_name": "main", "creation_statements": create, "coalesce_window": "61m"},
 		"late password":     {"db_name": "main", "creation_statements": create, "revocation_statements": "SELECT '{{password}}'"},
 	} {
 		if a := r.write("roles/x", body); kindOf(a.err) != errs.Invalid {
@@ -230,6 +233,80 @@ func TestRoles(t *testing.T) {
 	if r.roleExists(c.user) || r.roleExists(odd.user) {
 		t.Errorf("leases of a deleted role left their logins")
 	}
+}
+
+// Requests in the window share a user, which lives as long as the last of its
+// leases and no shorter.
+func TestSharedUser(t *testing.T) {
+	onEach(t, func(r *rig) {
+		r.connect(nil)
+		for _, role := range []string{"app", "group"} {
+			r.mustWrite("roles/"+role, object{"coalesce_window": "10m"})
+			if a := r.read("roles/" + role); a.data["coalesce_window"] != 600.0 {
+				t.Errorf("coalesce_window = %v, want 600", a.data["coalesce_window"])
+			}
+			one, two := r.mustIssue(role), r.mustIssue(role)
+			if one.user != two.user || one.password != two.password || one.lease.ID == two.lease.ID {
+				t.Fatalf("%s: users %q and %q under one lease: %v", role, one.user, two.user, one.lease.ID == two.lease.ID)
+			}
+			validFor := func(l *lease.Issued, what string) {
+				t.Helper()
+				in, err := r.leases.Lookup(t.Context(), "root", l.ID)
+				if err != nil {
+					t.Fatal(err)
+				}
+				ok := r.pg.Query(t, "postgres", fmt.Sprintf("SELECT rolvaliduntil >= to_timestamp(%d) FROM pg_roles WHERE rolname = '%s'", in.Expires.Unix(), one.user))
+				if ok != "true" && ok != "t" {
+					t.Errorf("%s: %s: VALID UNTIL is before the lease's end: %s", role, what, ok)
+				}
+			}
+			validFor(two.lease, "the second lease")
+			r.revoke(one)
+			if err := r.works(two); err != nil {
+				t.Errorf("%s: the other lease's end took the user along: %v", role, err)
+			}
+			if _, err := r.leases.Renew(t.Context(), "root", two.lease.ID, 30*time.Minute); err != nil {
+				t.Errorf("%s: Renew = %v", role, err)
+			}
+			validFor(two.lease, "once it is renewed")
+			// Another definition of the role, another user.
+			r.mustWrite("roles/"+role, object{"default_ttl": "11m"})
+			other := r.mustIssue(role)
+			if other.user == one.user {
+				t.Errorf("%s: a user of before the role's change was given out", role)
+			}
+			r.revoke(two)
+			r.revoke(other)
+			if r.roleExists(one.user) || r.roleExists(other.user) {
+				t.Errorf("%s: users outlive their last leases", role)
+			}
+			if third := r.mustIssue(role); third.user == one.user || third.user == other.user {
+				t.Errorf("%s: a user that is gone was given out", role)
+			} else {
+				r.revoke(third)
+			}
+		}
+	})
+}
+
+// Beyond its caps a role answers 429, and says when there is room.
+func TestLiveLeases(t *testing.T) {
+	r := newRig(t, 0)
+	r.connect(nil)
+	r.mustWrite("roles/app", object{"max_live_leases": 2, "max_live_leases_per_entity": 1})
+	one := r.mustIssue("app")
+	var e *errs.Error
+	if _, err := r.issue("app"); !errors.As(err, &e) || e.Kind != errs.TooMany || !strings.Contains(e.Msg, "max_live_leases_per_entity is 1") || e.After <= 0 {
+		t.Errorf("a second lease of an entity = %v, want TooMany, and when to ask again", err)
+	}
+	r.mustWrite("roles/app", object{"max_live_leases_per_entity": 0})
+	two := r.mustIssue("app")
+	if _, err := r.issue("app"); !errors.As(err, &e) || e.Kind != errs.TooMany || !strings.Contains(e.Msg, "max_live_leases is 2") {
+		t.Errorf("a third lease = %v, want TooMany", err)
+	}
+	r.revoke(one)
+	r.revoke(r.mustIssue("app"))
+	r.revoke(two)
 }
 
 // A template without randomness draws the same name again: the second is

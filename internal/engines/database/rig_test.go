@@ -99,7 +99,7 @@ func (r *rig) start() {
 		Kind:   func(m, k string) (lease.AnyKind, bool) { kind, ok := kinds[k]; return kind, ok && m == leaseMount.ID },
 		Mounts: func(string, string) []lease.Mount { return []lease.Mount{leaseMount} },
 	})
-	handlers[lease.DueKind] = r.leases.Handler()
+	handlers[lease.DueKind], handlers[lease.OfferKind] = r.leases.Handler(), r.leases.Offers()
 	e, err := database.New(t.Context(), engine.Env{
 		MountID: leaseMount.ID, Namespace: "root", Type: "database",
 		Store: storage.Prefix(r.store, slice), Key: func(rel string) string { return slice + rel },
@@ -273,16 +273,29 @@ func (r *rig) issue(role string) (c credential, err error) {
 	if ttl == 0 {
 		ttl = time.Hour
 	}
-	c.lease, err = r.leases.Commit(ctx, req.Lease, lease.Holder{Namespace: "root", Mount: leaseMount}, res.Plan, ttl, 24*time.Hour)
-	if err != nil {
+	h := lease.Holder{Namespace: "root", Mount: leaseMount, Who: "somebody"}
+	var out any
+	var done func()
+	if c.lease, out, done, err = r.leases.Join(ctx, req.Lease, h, res.Plan, ttl, 24*time.Hour); err != nil {
 		return c, err
 	}
-	out, err := r.leases.Make(ctx, c.lease)
-	if err != nil {
-		return c, err
+	defer done()
+	joined := c.lease != nil
+	if !joined {
+		if c.lease, err = r.leases.Commit(ctx, req.Lease, h, res.Plan, ttl, 24*time.Hour); err != nil {
+			return c, err
+		}
+		if out, err = r.leases.Make(ctx, c.lease); err != nil {
+			return c, err
+		}
 	}
 	if err := r.leases.Confirm(ctx, c.lease); err != nil {
 		return c, err
+	}
+	if !joined {
+		if err := r.leases.Offer(ctx, c.lease, h, out); err != nil {
+			return c, err
+		}
 	}
 	var data struct{ Username, Password string }
 	if err := json.Unmarshal(wire.Append(nil, out), &data); err != nil {

@@ -27,6 +27,9 @@ type roleIn struct {
 	CredentialConfig wire.Opt[wire.KV]      `json:"credential_config" doc:"password_policy: the policy that draws passwords, instead of the connection's."`
 	MemberOf         wire.Opt[wire.CSV]     `json:"member_of" doc:"Groups that users join. With groups no statements are needed: group-role mode."`
 	Sessions         wire.Opt[string]       `json:"revoke_sessions" doc:"What revoking does to open sessions: terminate or leave. The default is terminate in group-role mode; with statements, terminate when a person or program revokes and leave at expiry."`
+	MaxLive          wire.Opt[int]          `json:"max_live_leases" doc:"How many leases of the role may live at once; 0 is any number. Beyond it the answer is 429 and names when the next one ends."`
+	MaxLivePerEntity wire.Opt[int]          `json:"max_live_leases_per_entity" doc:"The same for the leases of one entity, or of one token where it has none, issued since this was set."`
+	Coalesce         wire.Opt[wire.TTL]     `json:"coalesce_window" doc:"How long after it was made a user is given to further requests of the same entity (or token), each with a lease of its own; 0: each request makes a user. 1h at most."`
 }
 
 type roleOut struct {
@@ -42,6 +45,9 @@ type roleOut struct {
 	CredentialConfig wire.KV      `json:"credential_config,omitempty"`
 	MemberOf         wire.CSV     `json:"member_of,omitempty"`
 	Sessions         string       `json:"revoke_sessions,omitempty"`
+	MaxLive          int          `json:"max_live_leases,omitempty"`
+	MaxLivePerEntity int          `json:"max_live_leases_per_entity,omitempty"`
+	Coalesce         wire.TTL     `json:"coalesce_window,omitzero"`
 }
 
 func (e *Engine) listRoles(ctx context.Context, _ *route.Request, _ route.None) (route.Keys, error) {
@@ -76,7 +82,7 @@ func (e *Engine) readRole(ctx context.Context, _ *route.Request, in nameIn) (rol
 	return roleOut{
 		Connection: r.Connection, Creation: r.Creation, Revocation: r.Revocation, Rollback: r.Rollback, Renewal: r.Renewal,
 		TTL: r.TTL, MaxTTL: r.MaxTTL, MaxCreation: r.MaxCreation, Credential: r.Credential, CredentialConfig: r.CredentialCfg,
-		MemberOf: r.MemberOf, Sessions: r.Sessions,
+		MemberOf: r.MemberOf, Sessions: r.Sessions, MaxLive: r.MaxLive, MaxLivePerEntity: r.MaxLivePerEntity, Coalesce: r.Coalesce,
 	}, nil
 }
 
@@ -140,6 +146,9 @@ func (in roleIn) apply(r *role) {
 		r.MemberOf = slices.DeleteFunc(slices.Clone(v), func(s string) bool { return s == "" })
 	}
 	in.Sessions.Apply(&r.Sessions)
+	in.MaxLive.Apply(&r.MaxLive)
+	in.MaxLivePerEntity.Apply(&r.MaxLivePerEntity)
+	in.Coalesce.Apply(&r.Coalesce)
 }
 
 // advise warns of what works today and will not for ever. (A warning makes the
@@ -155,6 +164,13 @@ func advise(req *route.Request, r *role) {
 // mostCreation bounds max_creation_time: a lease whose creation has an unknown
 // end waits that long before it can go.
 const mostCreation = 10 * time.Minute
+
+// mostWindow bounds coalesce_window: a password is kept that long.
+const mostWindow = time.Hour
+
+// mostPerEntity bounds max_live_leases_per_entity: so many keys are looked at
+// before another lease.
+const mostPerEntity = 10_000
 
 // program is a role's statements, ready to be filled in.
 type program struct {
@@ -176,6 +192,12 @@ func compile(r *role, c *connection) (p program, err error) {
 		return bad("revoke_sessions is terminate or leave, not %q", r.Sessions)
 	case r.MaxCreation.Duration() > mostCreation:
 		return bad("max_creation_time is %s at most", mostCreation)
+	case r.MaxLive < 0:
+		return bad("max_live_leases is 0 (any number) or more, not %d", r.MaxLive)
+	case r.MaxLivePerEntity < 0 || r.MaxLivePerEntity > mostPerEntity:
+		return bad("max_live_leases_per_entity is 0 (any number) to %d, not %d", mostPerEntity, r.MaxLivePerEntity)
+	case r.Coalesce.Duration() > mostWindow:
+		return bad("coalesce_window is %s at most: the password is kept that long", mostWindow)
 	case r.ours() && (len(r.Creation) > 0 || len(r.Renewal) > 0):
 		return bad("give either member_of or statements: with groups, users are made and extended by SQL of our own")
 	}

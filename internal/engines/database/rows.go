@@ -229,6 +229,12 @@ type role struct {
 	// Sessions is "terminate", "leave" or "", which is the default of the
 	// role's mode.
 	Sessions string `json:"sessions"`
+	// MaxLive and MaxLivePerEntity bound how many leases live at once; 0: any
+	// number.
+	MaxLive          int `json:"max_live"`
+	MaxLivePerEntity int `json:"max_live_per_entity"`
+	// Coalesce is how long requests of one entity share a user; 0: they do not.
+	Coalesce wire.TTL `json:"coalesce"`
 }
 
 // ours reports whether the users are made by our own SQL.
