@@ -13,12 +13,14 @@ import (
 	"github.com/leasehold/leasehold/internal/token"
 )
 
-// story is the life of a few credentials of both kinds of role: they are
-// issued, renewed, revoked, outlive a restart, end with their token, and
-// expire. Any step may fail; what clients were told is remembered.
+// story is the life of a few credentials of each kind of role: they are issued,
+// some of them to two requests at once, renewed, revoked, outlive a restart, end
+// with their token, and expire. Any step may fail; what clients were told is
+// remembered.
 type story struct {
 	*lab
 	tok, brief *token.Token
+	together   bool // two clients were given the same login
 	seen
 }
 
@@ -54,26 +56,33 @@ func (s *story) ended(h held, err error) {
 func (s *story) tell(restart bool) {
 	s.t.Helper()
 	own, group, short := s.get("own", s.tok), s.get("group", s.tok), s.get("group", s.brief)
-	if own.id != "" {
-		_ = s.renew(own.id)
+	first, second := s.get("shared", s.tok), s.get("shared", s.tok)
+	s.together = first.id != "" && first.user == second.user
+	for _, h := range []held{own, second} {
+		if h.id != "" {
+			_ = s.renew(h.id)
+		}
 	}
-	if group.id != "" {
-		s.ended(group, s.revoke(group.id))
+	for _, h := range []held{group, first} {
+		if h.id != "" {
+			s.ended(h, s.revoke(h.id))
+		}
 	}
 	if restart && s.restart() != nil {
 		return
 	}
 	s.get("own", s.tok)
+	s.get("shared", s.tok)
 	// A token's end answers before its leases' logins are gone.
 	if s.revokeToken(s.brief) == nil && short.id != "" && s.lookup(short.id) == nil {
 		s.t.Error("a lease reads as alive although its token's revocation was acknowledged")
 	}
 	s.ended(short, errStillEnding)
-	// The renewed lease outlives this, the others expire.
+	// The renewed leases outlive this, the others expire.
 	s.orphansGone()
 	s.clock.advance(ttlOfLab + time.Second)
 	for id, h := range s.delivered {
-		if id != own.id || s.lookup(id) != nil {
+		if id != own.id && id != second.id || s.lookup(id) != nil {
 			s.ended(h, errStillEnding)
 		}
 	}
@@ -86,10 +95,13 @@ func (s *story) tell(restart bool) {
 var errStillEnding = fmt.Errorf("it is still ending")
 
 // figures are what a test prints: what it broke and what it looked at.
-type figures struct{ faults, delivered, revoked int }
+type figures struct{ faults, delivered, revoked, shared int }
 
 func (f *figures) add(s *story) {
 	f.faults++
+	if s.together {
+		f.shared++
+	}
 	f.delivered += len(s.delivered) + len(s.revoked)
 	f.revoked += len(s.revoked)
 }
@@ -155,8 +167,11 @@ func TestEveryStorageCall(t *testing.T) {
 					t.FailNow()
 				}
 			}
-			t.Logf("%d storage calls broken in turn; %d credentials delivered, %d revocations acknowledged meanwhile: "+
-				"no login without a lease, no lease unknown, no revocation undone, no row left", f.faults, f.delivered, f.revoked)
+			if f.shared == 0 {
+				t.Error("no login was shared")
+			}
+			t.Logf("%d storage calls broken in turn; %d credentials delivered, %d logins shared, %d revocations acknowledged meanwhile: "+
+				"no login without a lease, no lease unknown, no revocation undone, no row left", f.faults, f.delivered, f.shared, f.revoked)
 		})
 	}
 }
@@ -211,8 +226,8 @@ func TestEverySQLMessage(t *testing.T) {
 					t.FailNow()
 				}
 			}
-			t.Logf("%d SQL messages: %s; %d credentials delivered, %d revocations acknowledged meanwhile: "+
-				"no login without a lease, no lease unknown, no revocation undone, no row left", f.faults, c.name, f.delivered, f.revoked)
+			t.Logf("%d SQL messages: %s; %d credentials delivered, %d logins shared, %d revocations acknowledged meanwhile: "+
+				"no login without a lease, no lease unknown, no revocation undone, no row left", f.faults, c.name, f.delivered, f.shared, f.revoked)
 		})
 	}
 }

@@ -163,11 +163,13 @@ func (p *Proxy) hold(c net.Conn) bool {
 	return true
 }
 
+// release closes a connection. It is not held any more before anybody can see
+// it closed: see Holds.
 func (p *Proxy) release(c net.Conn) {
-	_ = c.Close()
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	delete(p.conns, c)
+	p.mu.Unlock()
+	_ = c.Close()
 }
 
 func (p *Proxy) serve(client net.Conn) {
@@ -213,7 +215,7 @@ func (p *Proxy) serve(client net.Conn) {
 		}
 	})
 	p.forward(client, server, swallow, lastAnswer)
-	_ = server.Close()
+	p.release(server)
 	back.Wait()
 }
 
