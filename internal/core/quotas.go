@@ -316,7 +316,9 @@ func (x *exchange) limit(ctx context.Context) error {
 	}
 	limiter, client := q.clientOf(ctx, x)
 	v := limiter.Take(client, x.u.core.cfg.Steady())
+	after := time.Duration(0)
 	if s.conf.ResponseHeaders {
+		after = v.Reset
 		x.limits = http.Header{
 			"X-Ratelimit-Limit":     {strconv.FormatUint(v.Limit, 10)},
 			"X-Ratelimit-Remaining": {strconv.FormatUint(v.Remaining, 10)},
@@ -328,7 +330,7 @@ func (x *exchange) limit(ctx context.Context) error {
 	}
 	q.violations.Add(1)
 	x.unlogged = !s.conf.AuditLogging
-	return errs.Later(v.Reset, "request path %q: rate limit quota exceeded", x.req.Path)
+	return errs.Later(after, "request path %q: rate limit quota exceeded", x.req.Path)
 }
 
 func (s *quotaSet) exempts(x *exchange) bool {

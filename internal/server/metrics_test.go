@@ -145,9 +145,16 @@ func TestMetrics(t *testing.T) {
 	if _, err := c.Read(ctx, "one/none", nil); !api.IsNotFound(err) {
 		t.Fatalf("Read(one/none) = %v, want not found", err)
 	}
+	write("sys/quotas/rate-limit/one", map[string]any{"path": "one/", "rate": 1, "interval": "1h"})
+	write("sys/quotas/lease-count/all", map[string]any{"max_leases": 9})
+	write("one/b", map[string]string{"a": "b"})
+	if _, err := c.Do(ctx, &api.Request{Method: http.MethodGet, Path: "one/b", NoRetry: true}); api.StatusOf(err) != http.StatusTooManyRequests {
+		t.Fatalf("beyond the rate = %v, want 429", err)
+	}
 	text := scrape(t, c)
 	got := parse(t, text)
 	for name, want := range map[string]float64{
+<<<<<<< ours
 		"vault_core_unsealed":                                            1,
 		"vault_expire_num_leases":                                        0,
 		"vault_expire_num_irrevocable_leases":                            0,
@@ -164,6 +171,25 @@ func TestMetrics(t *testing.T) {
 		`leasehold_audit_device_sick{device="file/"}`:                    0,
 		`leasehold_build_info{version="1.2.3"}`:                          1,
 		`leasehold_requests_total{operation="read",status="4xx"}`:        1,
+=======
+		`vault_quota_rate_limit_violation{name="one"}`:            1,
+		`vault_quota_lease_count_violation{name="all"}`:           0,
+		`vault_quota_lease_count_max{name="all"}`:                 9,
+		`vault_quota_lease_count_counter{name="all"}`:             2,
+		"vault_core_unsealed":                                     1,
+		"vault_expire_num_leases":                                 0,
+		"vault_expire_num_irrevocable_leases":                     0,
+		`vault_token_count{namespace="root"}`:                     2, // the root token, and the one made above
+		"vault_audit_log_request_failure":                         0,
+		"leasehold_expiry_fenced":                                 0,
+		"leasehold_storage_read_only":                             0,
+		"leasehold_leases_issued_total":                           0,
+		`leasehold_leases_ended_total{cause="revoked"}`:           0,
+		`leasehold_leases{namespace="root",mount="one/"}`:         0,
+		`leasehold_audit_device_sick{device="file/"}`:             0,
+		`leasehold_build_info{version="1.2.3"}`:                   1,
+		`leasehold_requests_total{operation="read",status="4xx"}`: 2,
+>>>>>>> theirs
 	} {
 		if v, ok := got[name]; !ok || v != want {
 			t.Errorf("%s = %v, %v, want %v", name, v, ok, want)

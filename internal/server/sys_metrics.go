@@ -62,6 +62,7 @@ func (f *figures) page(ctx context.Context) *metrics.Page {
 	f.addLeases(ctx, p)
 	f.addQuotas(ctx, p)
 	f.addLanes(p)
+	f.addQuotas(ctx, p)
 	f.addAudit(p)
 	addRuntime(p, f.prefix)
 	addProcess(p, f.started)
