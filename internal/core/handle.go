@@ -280,6 +280,7 @@ func (x *exchange) route(ctx context.Context) error {
 		return nil
 	}
 	x.m, x.r.Mount = m, m.info
+	x.r.Mount.NamespacePath = space.Path
 	x.resp.MountType = m.Type
 	if len(m.Config.PassthroughHeaders) > 0 {
 		x.r.Header = x.passedHeader

@@ -108,48 +108,24 @@ type mounted struct {
 	watcher engine.Watcher
 }
 
-// mountTable is one state of the table, never changed.
-type mountTable struct {
-	byPath map[string]*mounted   // <ns>/<path>; those that route
-	byID   map[string]*mounted   // tombstones too
-	ofNS   map[string][]*mounted // by namespace; tombstones too
-	depth  int                   // most segments of a path
-
-	byAccessor map[string]*mounted // those that route
-	identities map[string]*mounted // by namespace: the mount that knows its entities
-}
-
-// find is the mount whose path is the longest prefix of path, and the rest.
-func (t *mountTable) find(ns, path string) (*mounted, string) {
-	var best *mounted
-	end := 0
-	full := ns + "/" + path
-	at := len(ns) + 1
-	for range t.depth {
-		i := strings.IndexByte(full[at:], '/')
-		if i < 0 {
-			break
-		}
-		at += i + 1
-		if m := t.byPath[full[:at]]; m != nil {
-			best, end = m, at
-		}
-	}
-	if best == nil {
-		// "secret" without its slash is the mount's own path.
-		if m := t.byPath[full+"/"]; m != nil {
-			return m, ""
-		}
-		return nil, ""
-	}
-	return best, full[end:]
-}
-
 // mounts keeps the table of one unsealed server in step with the store.
 type mounts struct {
 	u     *unsealed
 	table atomic.Pointer[mountTable]
 	fresh fresh
+	stale staleRows
+}
+
+// changed hears of a row that was written or deleted, and lost that any may
+// have been.
+func (ms *mounts) changed(key string) {
+	ms.stale.add(key)
+	ms.fresh.changed()
+}
+
+func (ms *mounts) lost() {
+	ms.stale.addAll()
+	ms.fresh.changed()
 }
 
 // current is the table, loaded anew if the store has changed.
@@ -160,39 +136,56 @@ func (ms *mounts) current(ctx context.Context) (*mountTable, error) {
 	return ms.table.Load(), nil
 }
 
-// load reads the table. One call goes on at a time.
+// load reads what has changed of the table. One call goes on at a time.
 func (ms *mounts) load(ctx context.Context) error {
+	// What changes from here on is loaded by the next call.
+	keys, all := ms.stale.take()
 	old := ms.table.Load()
+	next := old.clone()
+	if all || old == nil {
+		next, all = new(mountTable).clone(), true
+	}
+	rows, err := ms.read(ctx, keys, all)
+	if err == nil {
+		err = ms.replace(ctx, next, old, keys, rows)
+	}
+	if err != nil {
+		ms.stale.addAll()
+		return err
+	}
+	ms.table.Store(next)
+	if old == nil {
+		return nil
+	}
+	gone := func(id string) {
+		m, n := old.byID[id], next.byID[id]
+		if m != nil && (n == nil || n.table != m.table) { // the two are made together
+			m.close(ms.u)
+		}
+	}
+	if !all {
+		for _, key := range keys {
+			gone(mountInKey(key))
+		}
+		return nil
+	}
+	for id := range old.byID {
+		gone(id)
+	}
+	return nil
+}
+
+func mountInKey(key string) string { return key[strings.LastIndexByte(key, '/')+1:] }
+
+// replace puts rows into the table in place of what was at keys.
+func (ms *mounts) replace(ctx context.Context, next, old *mountTable, keys []string, rows []*Mount) error {
 	// What a mount has from its namespace never changes.
 	spaces, err := ms.u.spaces.current(ctx)
 	if err != nil {
 		return err
 	}
-	next := &mountTable{
-		byPath: map[string]*mounted{}, byID: map[string]*mounted{}, ofNS: map[string][]*mounted{},
-		byAccessor: map[string]*mounted{}, identities: map[string]*mounted{},
-	}
-	var rows []*Mount
-	err = ms.u.store.View(ctx, func(v storage.View) error {
-		return storage.ScanEach(v, mountPrefix, storage.PrefixEnd(mountPrefix), 0, func(key string, b []byte, bad error) bool {
-			m := new(Mount)
-			if bad == nil {
-				bad = json.Unmarshal(b, m)
-			}
-			if bad == nil && m.V > mountVersion {
-				bad = fmt.Errorf("it has version %d, written by a newer server", m.V)
-			}
-			if bad != nil {
-				// Quarantined: this mount does not route, the others do.
-				ms.u.core.log.Error("a mount cannot be read; it is left out", "key", key, "error", bad)
-				return true
-			}
-			rows = append(rows, m)
-			return true
-		})
-	})
-	if err != nil {
-		return err
+	for _, key := range keys {
+		next.drop(mountInKey(key))
 	}
 	for _, m := range rows {
 		var have *mounted
@@ -201,29 +194,44 @@ func (ms *mounts) load(ctx context.Context) error {
 		}
 		next.add(ms.u.load(m, spaces.byID[m.Namespace], have))
 	}
-	ms.table.Store(next)
-	if old != nil {
-		for id, m := range old.byID {
-			if n := next.byID[id]; n == nil || n.table != m.table { // the two are made together
-				m.close(ms.u)
-			}
-		}
-	}
 	return nil
 }
 
-func (t *mountTable) add(m *mounted) {
-	t.byID[m.ID] = m
-	t.ofNS[m.Namespace] = append(t.ofNS[m.Namespace], m)
-	if !m.Ending.IsZero() {
-		return
+// read reads the rows at keys, or all. Those that are not there are left out.
+func (ms *mounts) read(ctx context.Context, keys []string, all bool) (rows []*Mount, err error) {
+	take := func(key string, b []byte, bad error) bool {
+		if b == nil && bad == nil {
+			return true
+		}
+		m := new(Mount)
+		if bad == nil {
+			bad = json.Unmarshal(b, m)
+		}
+		if bad == nil && m.V > mountVersion {
+			bad = fmt.Errorf("it has version %d, written by a newer server", m.V)
+		}
+		if bad != nil {
+			// Quarantined: this mount does not route, the others do.
+			ms.u.core.log.Error("a mount cannot be read; it is left out", "key", key, "error", bad)
+			return true
+		}
+		rows = append(rows, m)
+		return true
 	}
-	t.byPath[m.Namespace+"/"+m.Path] = m
-	t.byAccessor[m.Accessor] = m
-	if m.Class == ClassSecret && m.Type == "identity" {
-		t.identities[m.Namespace] = m
-	}
-	t.depth = max(t.depth, strings.Count(m.Path, "/"))
+	err = ms.u.store.View(ctx, func(v storage.View) error {
+		if all {
+			return storage.ScanEach(v, mountPrefix, storage.PrefixEnd(mountPrefix), 0, take)
+		}
+		for _, key := range keys {
+			b, err := v.Get(key)
+			if err != nil && !isBadRow(err) {
+				return err
+			}
+			take(key, b, err)
+		}
+		return nil
+	})
+	return rows, err
 }
 
 // close ends an engine whose mount is gone or was made anew.

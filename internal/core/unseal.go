@@ -158,7 +158,7 @@ func (u *unsealed) changed(changes []storage.Change) {
 		case namespacePrefix:
 			u.spaces.fresh.changed()
 		case mountPrefix:
-			u.mounts.fresh.changed()
+			u.mounts.changed(c.Key)
 		case policyPrefix:
 			u.policies.changed(c.Key, c.Rev)
 		case slicePrefix:
@@ -184,7 +184,7 @@ func (u *unsealed) lost(rev storage.Revision) {
 	u.quotas.changed()
 	u.lockouts.rows.changed()
 	u.spaces.fresh.changed()
-	u.mounts.fresh.changed()
+	u.mounts.lost()
 	u.auditing.fresh.changed()
 }
 
