@@ -304,6 +304,10 @@ func TestRenewal(t *testing.T) {
 	if got := r.renew(first, c); !got.refused() {
 		t.Error("without its role a token is renewed")
 	}
+	r.role("web", root, nil)
+	if got := r.renew(first, c); !got.refused() {
+		t.Error("a token is renewed by another role of the same name")
+	}
 }
 
 func TestRoles(t *testing.T) {

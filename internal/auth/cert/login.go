@@ -36,13 +36,14 @@ func loginRole(_ context.Context, _ *route.Request, in loginIn) (string, error) 
 type binding struct {
 	V      int    `json:"v"`
 	Role   string `json:"role"`
+	RoleID string `json:"role_id"`
 	Key    string `json:"key"`    // SHA-256 of its public key, hexadecimal
 	Issuer string `json:"issuer"` // of its issuer's name
 }
 
-func bindingOf(role string, c *x509.Certificate) binding {
+func bindingOf(r *trusted, c *x509.Certificate) binding {
 	key, issuer := sha256.Sum256(c.RawSubjectPublicKeyInfo), sha256.Sum256(c.RawIssuer)
-	return binding{V: 1, Role: role, Key: hex.EncodeToString(key[:]), Issuer: hex.EncodeToString(issuer[:])}
+	return binding{V: 1, Role: r.name, RoleID: r.ID, Key: hex.EncodeToString(key[:]), Issuer: hex.EncodeToString(issuer[:])}
 }
 
 // errUntrusted is what every certificate that no role takes is answered. It
@@ -86,7 +87,7 @@ func (r *trusted) auth(t *trust, c *x509.Certificate) *route.Auth {
 			a.Alias.Metadata = a.Metadata
 		}
 	}
-	b := bindingOf(r.name, c)
+	b := bindingOf(r, c)
 	a.Internal = wire.Object(wire.Marshal(&b))
 	return a
 }
@@ -103,7 +104,7 @@ func (e *Engine) RenewLogin(ctx context.Context, r engine.Renewal) (*route.Auth,
 		return nil, err
 	}
 	role := t.roles[b.Role]
-	if role == nil {
+	if role == nil || role.ID != b.RoleID {
 		return nil, errs.New(errs.Invalid, "the role that the token was given by is gone; log in again")
 	}
 	if t.config.DisableBinding {
@@ -113,7 +114,7 @@ func (e *Engine) RenewLogin(ctx context.Context, r engine.Renewal) (*route.Auth,
 	if err != nil {
 		return nil, err
 	}
-	if now := bindingOf(b.Role, chain[0]); now != b {
+	if now := bindingOf(role, chain[0]); now != b {
 		return nil, errs.New(errs.Invalid, "client identity during renewal not matching client identity used during login: renew over a connection with the same certificate, or log in again")
 	}
 	if role, err = e.judge(ctx, t, chain, b.Role); err != nil {

@@ -43,6 +43,7 @@ type constraints struct {
 // role is a role as it is stored. Version 1.
 type role struct {
 	V     int      `json:"v"`
+	ID    string   `json:"id"`              // drawn when it was made: a role that was deleted and made again is another one
 	Older []string `json:"older,omitempty"` // older names under which token parameters were written last
 	constraints
 }
@@ -151,14 +152,18 @@ func (e *Engine) writeRole(ctx context.Context, req *route.Request, in roleIn) (
 	if err := checkName(name); err != nil {
 		return route.None{}, err
 	}
+	id, err := e.newID()
+	if err != nil {
+		return route.None{}, err
+	}
 	var parsed *trusted
-	err := e.change(ctx, func(tx storage.Tx) error {
+	err = e.change(ctx, func(tx storage.Tx) error {
 		row, err := getRole(tx, name)
 		if err != nil {
 			return err
 		}
 		if row == nil {
-			row = &role{}
+			row = &role{ID: id}
 			row.Params.Type = tokenparams.Default
 		}
 		if err := in.apply(name, row); err != nil {
