@@ -362,3 +362,19 @@ func (k *kemKey) Decrypt(ciphertext []byte, o CipherOptions) ([]byte, error) {
 	}
 	return out, nil
 }
+
+// MLKEMFromSeed is the material of the key of a seed of 64 bytes.
+func MLKEMFromSeed(t Type, seed []byte) (Material, error) {
+	if t == MLKEM768 {
+		k, err := mlkem.NewDecapsulationKey768(seed)
+		if err != nil {
+			return Material{}, err
+		}
+		return Material{Secret: k.Bytes(), Public: k.EncapsulationKey().Bytes()}, nil
+	}
+	k, err := mlkem.NewDecapsulationKey1024(seed)
+	if err != nil {
+		return Material{}, err
+	}
+	return Material{Secret: k.Bytes(), Public: k.EncapsulationKey().Bytes()}, nil
+}
