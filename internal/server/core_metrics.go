@@ -115,28 +115,6 @@ func plainName(s string) string {
 	}, s)
 }
 
-// addQuotas tells what quotas have refused since the server was unsealed.
-func (f *figures) addQuotas(ctx context.Context, p *metrics.Page) {
-	stats, err := f.s.core.QuotaStats(ctx)
-	if err != nil {
-		return
-	}
-	paths, _ := f.namespaces(ctx)
-	add := func(q core.QuotaStat, what string, write func(name, help string, v float64, labels ...metrics.Label), help string, v float64) {
-		kind := strings.ReplaceAll(string(q.Kind), "-", "_")
-		name := f.prefix + "quota_" + kind + "_" + what
-		write(name, help, v, label("name", q.Name), inNamespace(paths[q.Namespace]))
-		p.Dotted(name, f.dotted("quota."+kind+"."+what))
-	}
-	for _, q := range stats {
-		add(q, "violation", p.Counter, "Requests that a quota has refused.", float64(q.Violations))
-		if q.Kind == core.LeaseCount {
-			add(q, "counter", p.Gauge, "Leases and tokens that count towards a quota.", float64(q.Count))
-			add(q, "max", p.Gauge, "How many a quota allows.", float64(q.Max))
-		}
-	}
-}
-
 // namespaces are the root and all below it, by id.
 func (f *figures) namespaces(ctx context.Context) (paths map[string]string, ids []string) {
 	paths, ids = map[string]string{token.RootNamespace: ""}, []string{token.RootNamespace}

@@ -140,8 +140,6 @@ func TestMetrics(t *testing.T) {
 	write("sys/mounts/one", map[string]string{"type": "kv"})
 	write("one/a", map[string]string{"password": "hunter2"})
 	write("auth/token/create", map[string]string{"ttl": "1h"})
-	write("sys/quotas/rate-limit/all", map[string]any{"rate": 1e6})
-	write("sys/quotas/lease-count/few", map[string]any{"max_leases": 40, "path": "auth/token/"})
 	if _, err := c.Read(ctx, "one/none", nil); !api.IsNotFound(err) {
 		t.Fatalf("Read(one/none) = %v, want not found", err)
 	}
@@ -154,24 +152,6 @@ func TestMetrics(t *testing.T) {
 	text := scrape(t, c)
 	got := parse(t, text)
 	for name, want := range map[string]float64{
-<<<<<<< ours
-		"vault_core_unsealed":                                            1,
-		"vault_expire_num_leases":                                        0,
-		"vault_expire_num_irrevocable_leases":                            0,
-		`vault_token_count{namespace="root"}`:                            2, // the root token, and the one made above
-		"vault_audit_log_request_failure":                                0,
-		"leasehold_expiry_fenced":                                        0,
-		"leasehold_storage_read_only":                                    0,
-		"leasehold_leases_issued_total":                                  0,
-		`leasehold_leases_ended_total{cause="revoked"}`:                  0,
-		`leasehold_leases{namespace="root",mount="one/"}`:                0,
-		`vault_quota_rate_limit_violation{name="all",namespace="root"}`:  0,
-		`vault_quota_lease_count_max{name="few",namespace="root"}`:       40,
-		`vault_quota_lease_count_violation{name="few",namespace="root"}`: 0,
-		`leasehold_audit_device_sick{device="file/"}`:                    0,
-		`leasehold_build_info{version="1.2.3"}`:                          1,
-		`leasehold_requests_total{operation="read",status="4xx"}`:        1,
-=======
 		`vault_quota_rate_limit_violation{name="one"}`:            1,
 		`vault_quota_lease_count_violation{name="all"}`:           0,
 		`vault_quota_lease_count_max{name="all"}`:                 9,
@@ -189,7 +169,6 @@ func TestMetrics(t *testing.T) {
 		`leasehold_audit_device_sick{device="file/"}`:             0,
 		`leasehold_build_info{version="1.2.3"}`:                   1,
 		`leasehold_requests_total{operation="read",status="4xx"}`: 2,
->>>>>>> theirs
 	} {
 		if v, ok := got[name]; !ok || v != want {
 			t.Errorf("%s = %v, %v, want %v", name, v, ok, want)

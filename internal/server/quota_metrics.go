@@ -15,6 +15,9 @@ func (f *figures) addQuotas(ctx context.Context, p *metrics.Page) {
 	if err != nil {
 		return
 	}
+	for _, name := range []string{"rate_limit.violation", "lease_count.violation", "lease_count.max", "lease_count.counter"} {
+		p.Dotted(f.prefix+"quota_"+plainName(name), f.dotted("quota."+name))
+	}
 	for _, q := range list {
 		name := metrics.Label{Name: "name", Value: q.Name}
 		if q.Kind == core.RateLimit {

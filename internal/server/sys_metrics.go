@@ -60,7 +60,6 @@ func (f *figures) page(ctx context.Context) *metrics.Page {
 	f.addStore(p)
 	f.addTokens(ctx, p)
 	f.addLeases(ctx, p)
-	f.addQuotas(ctx, p)
 	f.addLanes(p)
 	f.addQuotas(ctx, p)
 	f.addAudit(p)
