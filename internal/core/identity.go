@@ -29,7 +29,7 @@ func (u *unsealed) identity(ctx context.Context, ns string) (engine.Identity, er
 	}
 	i, ok := m.engine.(engine.Identity)
 	if !ok {
-		return nil, errs.Wrap(errs.Unavailable, m.err, "the identity engine could not be started; the server's log has the cause")
+		return nil, &errs.Error{Kind: errs.Unavailable, Msg: "the identity engine could not be started; the server's log has the cause", Err: m.err}
 	}
 	return i, nil
 }

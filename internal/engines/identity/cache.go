@@ -17,12 +17,25 @@ type cache[V any] struct {
 
 type cacheShard[V any] struct {
 	mu      sync.RWMutex
-	entries map[string]V
+	entries map[string]cached[V]
+	weight  int              // of the entries together
 	invalid storage.Revision // of the newest invalidation here
 }
 
-// perShard bounds a cache to about 16,000 values.
-const perShard = 512
+type cached[V any] struct {
+	value  V
+	weight int
+}
+
+// A value weighs one for each page of memory that it takes, and at least one.
+// perShard bounds a cache to about 16,000 values, or 64 MB: nobody fills the
+// memory with large ones.
+const (
+	perShard   = 512
+	weightPage = 4 << 10
+)
+
+func weightOf(size int) int { return 1 + size/weightPage }
 
 func newCache[V any]() *cache[V] { return &cache[V]{seed: maphash.MakeSeed()} }
 
@@ -33,12 +46,12 @@ func (c *cache[V]) shard(key string) *cacheShard[V] {
 func (c *cache[V]) get(key string) (v V, ok bool) {
 	s := c.shard(key)
 	s.mu.RLock()
-	v, ok = s.entries[key]
+	e, ok := s.entries[key]
 	s.mu.RUnlock()
-	return v, ok
+	return e.value, ok
 }
 
-func (c *cache[V]) put(key string, v V, rev storage.Revision) {
+func (c *cache[V]) put(key string, v V, weight int, rev storage.Revision) {
 	s := c.shard(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -46,22 +59,29 @@ func (c *cache[V]) put(key string, v V, rev storage.Revision) {
 		return
 	}
 	if s.entries == nil {
-		s.entries = make(map[string]V)
+		s.entries = make(map[string]cached[V])
 	}
+	s.removeLocked(key)
 	for k := range s.entries { // any other one: the order of a map is random
-		if len(s.entries) < perShard {
+		if s.weight+weight <= perShard {
 			break
 		}
-		delete(s.entries, k)
+		s.removeLocked(k)
 	}
-	s.entries[key] = v
+	s.entries[key] = cached[V]{v, weight}
+	s.weight += weight
+}
+
+func (s *cacheShard[V]) removeLocked(key string) {
+	s.weight -= s.entries[key].weight
+	delete(s.entries, key)
 }
 
 func (c *cache[V]) invalidate(key string, rev storage.Revision) {
 	s := c.shard(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.entries, key)
+	s.removeLocked(key)
 	s.invalid = max(s.invalid, rev)
 }
 
@@ -70,7 +90,7 @@ func (c *cache[V]) drop(rev storage.Revision) {
 	for i := range c.shards {
 		s := &c.shards[i]
 		s.mu.Lock()
-		s.entries = nil
+		s.entries, s.weight = nil, 0
 		s.invalid = max(s.invalid, rev)
 		s.mu.Unlock()
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/leasehold/leasehold/internal/engine"
@@ -193,6 +194,49 @@ func TestLoginWritesWhatDiffers(t *testing.T) {
 	}
 	if _, err := r.e.Login(t.Context(), engine.AliasLogin{Accessor: "up"}); !errs.Is(err, errs.Invalid) {
 		t.Errorf("a login without a name = %v, want it refused", err)
+	}
+}
+
+// TestLoginsAtOnce: a name leads to one entity, also when all of its first
+// logins come together.
+func TestLoginsAtOnce(t *testing.T) {
+	r := start(t)
+	defer r.close()
+	g := r.write("group-alias", obj{"name": "g", "mount_accessor": "up"})["canonical_id"].(string)
+	var wg sync.WaitGroup
+	ids := make([]string, 32)
+	for i := range ids {
+		wg.Go(func() {
+			who, err := r.e.Login(t.Context(), engine.AliasLogin{Accessor: "up", Name: "ann", Groups: []string{"g"}})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			ids[i] = who.ID
+		})
+	}
+	wg.Wait()
+	if got := slices.Compact(ids); len(got) != 1 || len(r.keys("e/")) != 1 || len(r.keys("en/")) != 1 {
+		t.Errorf("%d logins at once made %v", len(ids), r.keys("e/"))
+	}
+	if got := r.keys("gm/" + g); len(got) != 1 {
+		t.Errorf("the group has %v", got)
+	}
+}
+
+// TestFullCache: what has to make room for others is read again.
+func TestFullCache(t *testing.T) {
+	r := start(t)
+	defer r.close()
+	large := map[string]string{"x": strings.Repeat("x", 300<<10)}
+	var ids []string
+	for i := range 300 {
+		ids = append(ids, r.login(engine.AliasLogin{Accessor: "up", Name: fmt.Sprint("u", i), Metadata: large}).ID)
+	}
+	for i, id := range ids {
+		if who := r.who(id); who.Aliases[0].Name != fmt.Sprint("u", i) {
+			t.Fatalf("entity %d is %s's", i, who.Aliases[0].Name)
+		}
 	}
 }
 

@@ -33,16 +33,31 @@ func (e *Engine) entity(ctx context.Context, id string) (*engine.Identified, err
 	}
 	var who *engine.Identified
 	var rev storage.Revision
+	size := 0
 	err := e.env.Store.View(ctx, func(v storage.View) (err error) {
 		rev = v.Revision()
-		who, err = identify(v, id)
+		rows := sized{Reader: v}
+		who, err = identify(&rows, id)
+		size = rows.size
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	e.entities.put(id, who, rev)
+	e.entities.put(id, who, weightOf(size), rev)
 	return who, nil
+}
+
+// sized counts the bytes of the rows that are read.
+type sized struct {
+	storage.Reader
+	size int
+}
+
+func (s *sized) Get(key string) ([]byte, error) {
+	b, err := s.Reader.Get(key)
+	s.size += len(b)
+	return b, err
 }
 
 // index is what an index row of an alias or a merged entity names, from memory
@@ -61,7 +76,7 @@ func (e *Engine) index(ctx context.Context, key string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	e.indexed.put(key, id, rev)
+	e.indexed.put(key, id, weightOf(len(key)), rev)
 	return id, nil
 }
 
