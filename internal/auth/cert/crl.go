@@ -9,6 +9,7 @@ import (
 	"encoding/pem"
 	"math/big"
 	"strings"
+	"time"
 
 	"github.com/leasehold/leasehold/internal/errs"
 )
@@ -33,11 +34,74 @@ func parseCRL(text []byte) (*x509.RevocationList, error) {
 	} else {
 		der = text
 	}
+	return parseDER(der)
+}
+
+// parseDER reads a list of version 2, or of version 1, which has no extensions.
+// The library knows only the former, and OpenSSL writes the latter unless it is
+// told otherwise.
+func parseDER(der []byte) (*x509.RevocationList, error) {
 	list, err := x509.ParseRevocationList(der)
-	if err != nil {
-		return nil, errs.New(errs.Invalid, "failed to parse CRL: %v", err)
+	if err == nil {
+		return list, nil
 	}
-	return list, nil
+	if list, ok := parseV1(der); ok {
+		return list, nil
+	}
+	return nil, errs.New(errs.Invalid, "failed to parse CRL: %v", err)
+}
+
+type crlV1 struct {
+	TBS       tbsV1
+	Algorithm pkix.AlgorithmIdentifier
+	Signature asn1.BitString
+}
+
+type tbsV1 struct {
+	Raw       asn1.RawContent
+	Algorithm pkix.AlgorithmIdentifier // where version 2 has its number
+	Issuer    asn1.RawValue
+	This      time.Time
+	Next      time.Time       `asn1:"optional"`
+	Revoked   []revokedV1     `asn1:"optional"`
+	Extra     []asn1.RawValue `asn1:"optional,explicit,tag:0"`
+}
+
+type revokedV1 struct {
+	Serial *big.Int
+	Date   time.Time
+	Extra  []asn1.RawValue `asn1:"optional"`
+}
+
+// signatures are the algorithms that a list of version 1 may be signed with.
+var signatures = map[string]x509.SignatureAlgorithm{
+	"1.2.840.113549.1.1.11": x509.SHA256WithRSA, "1.2.840.113549.1.1.12": x509.SHA384WithRSA, "1.2.840.113549.1.1.13": x509.SHA512WithRSA,
+	"1.2.840.10045.4.3.2": x509.ECDSAWithSHA256, "1.2.840.10045.4.3.3": x509.ECDSAWithSHA384, "1.2.840.10045.4.3.4": x509.ECDSAWithSHA512,
+	"1.3.101.112": x509.PureEd25519,
+}
+
+func parseV1(der []byte) (*x509.RevocationList, bool) {
+	var in crlV1
+	rest, err := asn1.Unmarshal(der, &in)
+	if err != nil || len(rest) > 0 || len(in.TBS.Extra) > 0 || in.TBS.This.IsZero() {
+		return nil, false
+	}
+	var issuer pkix.RDNSequence
+	if rest, err := asn1.Unmarshal(in.TBS.Issuer.FullBytes, &issuer); err != nil || len(rest) > 0 {
+		return nil, false
+	}
+	list := &x509.RevocationList{
+		Raw: der, RawTBSRevocationList: in.TBS.Raw, RawIssuer: in.TBS.Issuer.FullBytes, ThisUpdate: in.TBS.This, NextUpdate: in.TBS.Next,
+		Signature: in.Signature.RightAlign(), SignatureAlgorithm: signatures[in.Algorithm.Algorithm.String()],
+	}
+	list.Issuer.FillFromRDNSequence(&issuer)
+	for _, r := range in.TBS.Revoked {
+		if r.Serial == nil || len(r.Extra) > 0 {
+			return nil, false
+		}
+		list.RevokedCertificateEntries = append(list.RevokedCertificateEntries, x509.RevocationListEntry{SerialNumber: r.Serial, RevocationTime: r.Date})
+	}
+	return list, true
 }
 
 var (

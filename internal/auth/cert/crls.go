@@ -300,7 +300,7 @@ func getCRL(r storage.Reader, h *crlHead) (*x509.RevocationList, error) {
 		}
 		der = append(der, b...)
 	}
-	return x509.ParseRevocationList(der)
+	return parseDER(der)
 }
 
 // heads are the lists by name. One that cannot be read is left out here; what

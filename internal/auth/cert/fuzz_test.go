@@ -82,6 +82,7 @@ func FuzzCRL(f *testing.F) {
 	f.Add([]byte(crlPEM(der)))
 	f.Add(der[:len(der)/2])
 	f.Add([]byte("MIIB"))
+	f.Add(ca.oldList(bad))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		list, err := cert.ParseCRL(text)
 		if err != nil {

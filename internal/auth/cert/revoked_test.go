@@ -148,6 +148,26 @@ func TestIndirectCRL(t *testing.T) {
 	}
 }
 
+// TestOldCRL: a list of version 1, as OpenSSL writes it by default.
+func TestOldCRL(t *testing.T) {
+	r := newRig(t)
+	root := newCA(t, "root")
+	bad, good := root.issue(clientTemplate("bad")), root.issue(clientTemplate("good"))
+	r.role("web", root, nil)
+	der := root.oldList(bad)
+	if _, warnings, err := r.do(wire.OpUpdate, "crls/old", object{"crl": crlPEM(der)}); err != nil || len(warnings) > 0 {
+		t.Fatalf("writing the list = %v, %q", err, warnings)
+	}
+	for c, want := range map[*authority]bool{bad: false, good: true} {
+		if got := r.login("", c); got.refused() == want {
+			t.Errorf("%s is let in: %v (%s), want %v", c.cert.Subject, !got.refused(), got.Message, want)
+		}
+	}
+	if _, warnings, err := r.do(wire.OpUpdate, "crls/old", object{"crl": crlPEM(newCA(t, "root").oldList(good))}); err != nil || !contains(warnings, "not signed") {
+		t.Errorf("one by another key = %v, %q, want a warning", err, warnings)
+	}
+}
+
 // TestCRLByAddress: a list is fetched when it is written, and again when it
 // runs out; one that is forged, older or away leaves the old one in use.
 func TestCRLByAddress(t *testing.T) {

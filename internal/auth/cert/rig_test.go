@@ -6,9 +6,11 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/json"
 	"encoding/pem"
 	"io"
@@ -119,6 +121,44 @@ func (a *authority) list(number int64, next time.Duration, revoked ...*authority
 			x509.RevocationListEntry{SerialNumber: r.cert.SerialNumber, RevocationTime: time.Now()})
 	}
 	der, err := x509.CreateRevocationList(rand.Reader, tmpl, a.cert, a.key)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return der
+}
+
+// oldList makes a CRL of version 1.
+func (a *authority) oldList(revoked ...*authority) []byte {
+	a.t.Helper()
+	type entry struct {
+		Serial *big.Int
+		Date   time.Time
+	}
+	alg := pkix.AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 2}}
+	tbs := struct {
+		Alg     pkix.AlgorithmIdentifier
+		Issuer  asn1.RawValue
+		This    time.Time
+		Next    time.Time
+		Revoked []entry
+	}{Alg: alg, Issuer: asn1.RawValue{FullBytes: a.cert.RawSubject}, This: time.Now().UTC(), Next: time.Now().Add(time.Hour).UTC()}
+	for _, r := range revoked {
+		tbs.Revoked = append(tbs.Revoked, entry{r.cert.SerialNumber, time.Now().UTC()})
+	}
+	body, err := asn1.Marshal(tbs)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	sum := sha256.Sum256(body)
+	sig, err := a.key.Sign(rand.Reader, sum[:], crypto.SHA256)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	der, err := asn1.Marshal(struct {
+		TBS asn1.RawValue
+		Alg pkix.AlgorithmIdentifier
+		Sig asn1.BitString
+	}{asn1.RawValue{FullBytes: body}, alg, asn1.BitString{Bytes: sig, BitLength: 8 * len(sig)}})
 	if err != nil {
 		a.t.Fatal(err)
 	}
