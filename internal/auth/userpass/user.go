@@ -156,7 +156,8 @@ func checkHash(hash string) error {
 	const form = "$2a$10$"
 	const size = 60
 	cost, err := bcrypt.Cost([]byte(hash))
-	if err != nil || len(hash) != size || !strings.HasPrefix(hash, "$2") || strings.Trim(hash[len(form):], alphabet) != "" {
+	if err != nil || len(hash) != size || hash[:2] != "$2" || !strings.Contains("aby", hash[2:3]) ||
+		hash[3] != '$' || hash[6] != '$' || strings.Trim(hash[len(form):], alphabet) != "" {
 		return errs.New(errs.Invalid, "password_hash is no bcrypt hash: one has %d characters and begins like %s", size, form)
 	}
 	if cost > mostCost {
