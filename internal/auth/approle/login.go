@@ -21,6 +21,28 @@ type loginIn struct {
 
 func (in loginIn) alias() string { return strings.TrimSpace(in.RoleID) }
 
+// loginRole names the role of a role id, before anything is proved: quotas on a
+// role ask for it.
+func (e *Engine) loginRole(ctx context.Context, _ *route.Request, in loginIn) (name string, err error) {
+	id := in.alias()
+	if id == "" || len(id) > mostID {
+		return "", nil
+	}
+	at := e.roleAt(id)
+	err = e.env.Store.View(ctx, func(v storage.View) error {
+		b, err := v.Get(rolePrefix + at)
+		if err != nil || b == nil {
+			return err
+		}
+		r, err := e.roles.role(at, b)
+		if err == nil {
+			name = r.Name
+		}
+		return err
+	})
+	return name, err
+}
+
 // internal is kept with a token. Version 1 by the lack of another.
 type internal struct {
 	Name string `json:"role_name"`

@@ -31,7 +31,7 @@ func TestLogin(t *testing.T) {
 		Policies: []string{"b", "a"}, TTL: 20 * time.Minute, MaxTTL: time.Hour, Period: 5 * time.Minute, NumUses: 4,
 		ExplicitMaxTTL: 3 * time.Hour, Type: route.TokenService, NoDefaultPolicy: true, Metadata: map[string]string{"env": "ci", "role_name": "web"},
 		BoundCIDRs: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")},
-		Alias:      &route.Alias{Name: roleID, Metadata: map[string]string{"role_name": "web"}}, Internal: a.Internal,
+		Alias:      &route.Alias{Name: roleID, Metadata: map[string]string{"role_name": "web"}}, Role: "web", Internal: a.Internal,
 	}
 	if d := cmp.Diff(want, a, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); d != "" {
 		t.Errorf("a login (-want +got):\n%s", d)

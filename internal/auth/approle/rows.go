@@ -171,7 +171,7 @@ func newRole(row []byte) (*role, error) {
 		return nil, err
 	}
 	r.auth = *r.Token.Auth()
-	r.auth.Metadata = r.metadata
+	r.auth.Role, r.auth.Metadata = r.Name, r.metadata
 	r.auth.Alias = &route.Alias{Name: r.RoleID, Metadata: r.metadata}
 	r.auth.Internal = wire.Object(wire.Marshal(&internal{Name: r.Name, Key: r.Key}))
 	return r, nil

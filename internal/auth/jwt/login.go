@@ -150,6 +150,7 @@ func grant(conf *configRow, name string, role *roleRow, set claims.Set) (*route.
 		return nil, errs.New(errs.Invalid, "error validating claims: %v", err)
 	}
 	a := role.Token.Auth()
+	a.Role = name
 	a.DisplayName, a.Metadata, a.Groups = user, meta, groups
 	a.Alias = &route.Alias{Name: user, Metadata: maps.Clone(meta)}
 	a.Internal = wire.Marshal(&internalRow{V: internalVersion, Role: name})

@@ -185,6 +185,7 @@ func (a account) auth(roleName string, role *roleRow) *route.Auth {
 		}
 	}
 	auth := role.Token.Auth()
+	auth.Role = roleName
 	auth.DisplayName = a.namespace + "-" + a.name
 	auth.Alias = &route.Alias{Name: a.uid, Metadata: meta()}
 	if role.AliasName == aliasName {
