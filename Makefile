@@ -58,7 +58,7 @@ bench-leases: ## a million tokens, a kill -9, and storms of expiry
 	$(GO) run ./internal/bench leases
 
 docs: ## rewrite the outputs on the pages under docs/ from what the commands print
-	@scripts/need.sh postgres psql openssl
+	@scripts/need.sh postgres psql slapd openssl
 	CI=true $(GO) test -count=1 ./internal/doctest -update
 
 examples: ## run everything under examples/, after building the programs it is for (minutes, once)

@@ -178,6 +178,13 @@ func newLab(t *testing.T, page *doctest.Page) *lab {
 		}
 		pairs = append(pairs, "127.0.0.1:5432", pg.Addr(), `"127.0.0.1", port 5432`, `"127.0.0.1", port `+port)
 	}
+	if page.LDAP {
+		dir := testenv.Slapd(t, testenv.SlapdConfig{LDIF: directory})
+		pairs = append(pairs, "127.0.0.1:389", dir.Addr())
+		if err := os.WriteFile(filepath.Join(l.dir, "directory-ca.pem"), []byte(dir.CA), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	var back []string
 	for i := 0; i < len(pairs); i += 2 {
 		back = append(back, pairs[i+1], pairs[i])
@@ -189,6 +196,34 @@ func newLab(t *testing.T, page *doctest.Page) *lab {
 	t.Cleanup(l.shell.Close)
 	return l
 }
+
+// directory is who is in the LDAP server of pages.
+const directory = `dn: ou=people,dc=example,dc=org
+objectClass: organizationalUnit
+ou: people
+
+dn: ou=groups,dc=example,dc=org
+objectClass: organizationalUnit
+ou: groups
+
+dn: uid=ann,ou=people,dc=example,dc=org
+objectClass: inetOrgPerson
+uid: ann
+cn: Ann Archer
+sn: Archer
+userPassword: correct-horse
+
+dn: cn=leasehold,dc=example,dc=org
+objectClass: inetOrgPerson
+cn: leasehold
+sn: leasehold
+userPassword: looks-people-up
+
+dn: cn=developers,ou=groups,dc=example,dc=org
+objectClass: groupOfNames
+cn: developers
+member: uid=ann,ou=people,dc=example,dc=org
+`
 
 // freePort is a port of 127.0.0.1 that nobody uses at the moment.
 func freePort(t *testing.T) string {

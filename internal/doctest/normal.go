@@ -13,6 +13,7 @@ var varying = []struct {
 }{
 	{regexp.MustCompile(`hv[sbr]\.[A-Za-z0-9_-]{20,}`), "<token>"},
 	{regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`), "<uuid>"},
+	{regexp.MustCompile(`\b([0-9a-f]{2}:){15,}[0-9a-f]{2}\b`), "<fingerprint>"},
 	{regexp.MustCompile(`\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?( ?(Z|UTC|[+-]\d\d(:?\d\d)?))?( [A-Z]{3,4})?`), "<time>"},
 	{regexp.MustCompile(`\b20\d\d-\d\d-\d\d\b`), "<date>"},
 	{regexp.MustCompile(`\b(Mon|Tue|Wed|Thu|Fri|Sat|Sun),? .{6,30}?\d\d:\d\d:\d\d[^\n|]*`), "<time>"},

@@ -4,7 +4,7 @@
 // A page is run from top to bottom in one shell, in an empty directory, against
 // fresh servers. Comments steer it:
 //
-//	<!-- doctest: server=dev|embedded|own pg=yes -->   what the page needs; once per page
+//	<!-- doctest: server=dev|embedded|own pg=yes ldap=yes -->   what the page needs; once per page
 //	<!-- doctest: file=policy.hcl -->              the next block is written to that file
 //	<!-- doctest: exit=2 -->                       the next block's last command ends with this code
 //	<!-- doctest: skip because … -->               the next block is not run, and why
@@ -14,7 +14,7 @@
 // script that has to succeed; a text block right below it is its output. Every
 // block marked sh, bash, shell or console is run unless it says why not.
 //
-// Pages show the usual addresses, 127.0.0.1:8200 and 127.0.0.1:5432; while a
+// Pages show the usual addresses, 127.0.0.1:8200, 127.0.0.1:5432 and 127.0.0.1:389; while a
 // page runs they stand for the test's own servers. With server=own the page
 // starts its server itself; then /etc/leasehold, /var/lib/leasehold and
 // /var/log/leasehold stand for directories of the test. Ids, tokens, times and
@@ -34,6 +34,7 @@ import (
 type Page struct {
 	Server   string // "", "dev", "embedded" or "own"
 	Postgres bool
+	LDAP     bool // an OpenLDAP server at 127.0.0.1:389 and, with TLS, at 127.0.0.1:636
 	Steps    []*Step
 
 	lines []string
@@ -129,6 +130,8 @@ func (p *Page) direct(s string, next *marks) error {
 			p.Server = v
 		case "pg":
 			p.Postgres = v == "yes"
+		case "ldap":
+			p.LDAP = v == "yes"
 		case "file":
 			next.file = v
 		case "exit":
