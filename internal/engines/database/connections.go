@@ -94,10 +94,19 @@ func (e *Engine) readConnection(ctx context.Context, _ *route.Request, in nameIn
 	return connectionOut{
 		AllowedRoles: c.AllowedRoles, PasswordPolicy: c.PasswordPolicy, Plugin: c.Plugin, RootRotation: c.RootRotation, Verify: c.Verify,
 		Details: connectionShow{
-			URL: postgres.Redacted(c.URL), Username: c.Username, MaxOpen: c.MaxOpen, MaxIdle: c.MaxIdle, MaxLifetime: c.MaxLifetime,
+			URL: postgres.Redacted(c.URL), Username: c.Username, MaxOpen: c.MaxOpen, MaxIdle: c.MaxIdle, MaxLifetime: given(c.MaxLifetime),
 			UsernameTemplate: c.UsernameTemplate, PasswordAuth: c.PasswordAuth, Iterations: c.Iterations, CA: c.CA, Certificate: c.Cert,
 		},
 	}, nil
+}
+
+// given is a value that somebody sent. Clients expect text where there is a
+// key: one that nobody sent has none, and no null.
+func given(v wire.Value) wire.Value {
+	if v.Kind() == wire.Null {
+		return nil
+	}
+	return v
 }
 
 // connectionOrGone is connection for reads, where absence has no sentence.

@@ -145,6 +145,11 @@ func TestConnections(t *testing.T) {
 			t.Errorf("%s: the error shows the password: %v", name, a.err)
 		}
 	}
+	r.mustWrite("config/main", good)
+	shown, _ := r.read("config/main").data["connection_details"].(map[string]any)
+	if _, there := shown["max_connection_lifetime"]; there || shown["connection_url"] == nil {
+		t.Errorf("a connection that was given no lifetime reads %v; clients crash on a null there", shown)
+	}
 	good["max_connection_lifetime"], good["max_open_connections"] = "10s", "3"
 	good["allowed_roles"] = "ro,st*"
 	r.mustWrite("config/main", good)
