@@ -84,13 +84,21 @@ resource "vault_auth_backend" "approle" {
   type = "approle"
 }
 
-resource "vault_approle_auth_backend_role" "app" {
-  backend   = vault_auth_backend.approle.path
-  role_name = "app"
-  policies  = [vault_policy.app.name] # token_policies in later versions of the provider
-  token_ttl = 1200
+# Any path can be written like this. Later versions of the provider have
+# vault_approle_auth_backend_role for this one; that of 1.9.0 is for servers
+# before Vault 1.2.
+resource "vault_generic_endpoint" "app" {
+  path                 = "auth/${vault_auth_backend.approle.path}/role/app"
+  ignore_absent_fields = true
+  data_json            = jsonencode({ token_policies = [vault_policy.app.name], token_ttl = 1200 })
+}
+
+data "vault_approle_auth_backend_role_id" "app" {
+  backend    = vault_auth_backend.approle.path
+  role_name  = "app"
+  depends_on = [vault_generic_endpoint.app]
 }
 
 output "role_id" {
-  value = vault_approle_auth_backend_role.app.role_id
+  value = data.vault_approle_auth_backend_role_id.app.role_id
 }

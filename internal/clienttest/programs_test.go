@@ -146,9 +146,10 @@ func renewals(t *testing.T, srv *leaseholdtest.Server) int {
 func TestTerraform(t *testing.T) {
 	terraform := program(t, testenv.GoProgram{Package: "github.com/hashicorp/terraform", Version: "v1.5.7"})
 	provider := program(t, testenv.GoProgram{
-		// Its module still has the name it had then.
+		// Its module still has the name it had then. A newer SDK lets it speak
+		// with the Terraform of today.
 		Package: "github.com/terraform-providers/terraform-provider-vault", Version: "v1.9.0",
-		Newer: []string{"golang.org/x/sys@v0.28.0", "golang.org/x/net@v0.33.0", "golang.org/x/text@v0.21.0", "golang.org/x/crypto@v0.31.0"},
+		Newer: []string{"github.com/hashicorp/terraform@v0.12.9", "golang.org/x/sys@v0.28.0", "golang.org/x/net@v0.33.0", "golang.org/x/text@v0.21.0", "golang.org/x/crypto@v0.31.0"},
 	})
 	pg := testenv.SharedPostgres(t, testenv.Config{})
 	db := pg.NewDatabase(t)
