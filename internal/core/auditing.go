@@ -427,7 +427,7 @@ func (x *exchange) auditedAuth() *audit.Auth {
 	a := authOf(x.token)
 	a.ClientToken = x.req.Token
 	if x.who != nil {
-		a.EntityID, a.IdentityPolicies = x.who.ID, identityPolicies(x.who)
+		a.EntityID, a.IdentityPolicies = x.who.ID, identityPolicies(x.who, x.token.Namespace)
 		a.Policies = withIdentity(a.Policies, a.IdentityPolicies)
 	}
 	if x.set != nil {

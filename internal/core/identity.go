@@ -34,10 +34,11 @@ func (u *unsealed) identity(ctx context.Context, ns string) (engine.Identity, er
 	return i, nil
 }
 
-// who is the entity of a token that has one. An entity that is gone, disabled
-// or cannot be read refuses the token.
+// who is the entity of a token that has one, in whichever namespace that is: a
+// token made in a namespace below keeps the entity of its parent. An entity
+// that is gone, disabled or cannot be read refuses the token.
 func (u *unsealed) who(ctx context.Context, e *token.Entry) (*engine.Identified, error) {
-	i, err := u.identity(ctx, e.Namespace)
+	i, err := u.identity(ctx, token.NamespaceOf(e.EntityID))
 	if err != nil {
 		return nil, err
 	}
@@ -82,10 +83,11 @@ func (x *exchange) loginEntity(ctx context.Context, a *route.Auth) (*engine.Iden
 	return who, err
 }
 
-// identityPolicies are the policies that an entity gives its tokens. Nobody
+// identityPolicies are the policies that an entity gives its tokens of a
+// namespace: of its own, since elsewhere the names mean other policies. Nobody
 // becomes root by them.
-func identityPolicies(who *engine.Identified) []string {
-	if who == nil || len(who.Policies) == 0 {
+func identityPolicies(who *engine.Identified, ns string) []string {
+	if who == nil || len(who.Policies) == 0 || token.NamespaceOf(who.ID) != ns {
 		return nil
 	}
 	out := make([]string, 0, len(who.Policies))
@@ -118,7 +120,7 @@ func (c *Core) IdentityPolicies(ctx context.Context, e *token.Entry) ([]string, 
 	if err != nil {
 		return nil, err
 	}
-	i, err := u.identity(ctx, e.Namespace)
+	i, err := u.identity(ctx, token.NamespaceOf(e.EntityID))
 	if err != nil {
 		return nil, err
 	}
@@ -126,7 +128,7 @@ func (c *Core) IdentityPolicies(ctx context.Context, e *token.Entry) ([]string, 
 	if err != nil {
 		return nil, err
 	}
-	return identityPolicies(who), nil
+	return identityPolicies(who, e.Namespace), nil
 }
 
 // EntityOfAlias finds or makes the entity of a name that is given to a token
@@ -167,10 +169,10 @@ func (c *Core) EntityCount(ctx context.Context, ns string) (int64, error) {
 type boundKey struct{ policies, entity string }
 
 // bound is a set with an entity's policies and values in it. It holds as long
-// as the entity is the one that it was made from.
+// as the entity is as it was when it was made.
 type bound struct {
-	who *engine.Identified
-	set *policy.Set
+	made *engine.Made
+	set  *policy.Set
 }
 
 // mostBound bounds the sets that are kept for entities.
@@ -182,11 +184,11 @@ func (ps *policies) setOfEntity(ctx context.Context, e *token.Entry, who *engine
 	ps.mu.RLock()
 	b, drops := ps.bound[key], ps.drops
 	ps.mu.RUnlock()
-	if b.who == who {
+	if b.set != nil && b.made == who.Made {
 		return b.set, nil
 	}
 	names, joined := e.Policies, e.PolicyKey()
-	if more := identityPolicies(who); len(more) > 0 {
+	if more := identityPolicies(who, e.Namespace); len(more) > 0 {
 		names = withIdentity(names, more)
 		joined = token.PolicyKeyOf(e.Namespace, names)
 	}
@@ -194,7 +196,9 @@ func (ps *policies) setOfEntity(ctx context.Context, e *token.Entry, who *engine
 	if err != nil {
 		return nil, err
 	}
-	s = s.Bind(values{who})
+	if token.NamespaceOf(who.ID) == e.Namespace {
+		s = s.Bind(values{who}) // elsewhere groups of the same names are others
+	}
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	if ps.drops != drops {
@@ -209,7 +213,7 @@ func (ps *policies) setOfEntity(ctx context.Context, e *token.Entry, who *engine
 		}
 		delete(ps.bound, k)
 	}
-	ps.bound[key] = bound{who, s}
+	ps.bound[key] = bound{who.Made, s}
 	return s, nil
 }
 

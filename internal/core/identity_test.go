@@ -278,6 +278,46 @@ func TestEntityRefusesItsTokens(t *testing.T) {
 	}
 }
 
+// TestEntityInANamespaceBelow: a token keeps its parent's entity there, which
+// refuses it, but the names of policies and groups are others there.
+func TestEntityInANamespaceBelow(t *testing.T) {
+	p := openPeople(t)
+	below := p.space("below")
+	p.mountIn(below, "kv/", "kv")
+	ann := p.login("auth/hall/login/ann", `{}`)
+	p.write("identity/entity/id/"+ann.Entity, map[string]any{"policies": "same"})
+	p.write("identity/group", map[string]any{"name": "same", "member_entity_ids": ann.Entity})
+	for name, text := range map[string]string{
+		"same": `path "kv/x" { capabilities = ["read"] }`, "tmpl": `path "kv/{{identity.groups.names.same.name}}" { capabilities = ["read"] }
+			path "kv/y" { capabilities = ["read"] }`,
+	} {
+		if err := p.c.WritePolicy(t.Context(), core.ACLPolicy, below, name, text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	made, err := p.c.CreateToken(t.Context(), &token.Entry{
+		Namespace: below, EntityID: ann.Entity, Policies: []string{"tmpl"}, Expires: time.Now().Add(time.Hour),
+	}, secret.String{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	may := func(path string, want bool) {
+		t.Helper()
+		resp := p.c.Handle(t.Context(), &core.Request{ID: "x", Op: wire.OpRead, Path: path, Namespace: "below", Token: made.Text})
+		if got := !errs.Is(resp.Err, errs.Denied); got != want {
+			t.Errorf("reading %s there is allowed: %v (%v), want %v", path, got, resp.Err, want)
+		}
+	}
+	may("kv/y", true)
+	may("kv/x", false)
+	may("kv/same", false)
+	if has, err := p.c.IdentityPolicies(t.Context(), made.Entry); err != nil || len(has) > 0 {
+		t.Errorf("it has the identity policies %v, %v", has, err)
+	}
+	p.write("identity/entity/id/"+ann.Entity, map[string]any{"disabled": true})
+	may("kv/y", false)
+}
+
 // TestBatchLoginsWriteNothing is promised to those who log in a million times.
 func TestBatchLoginsWriteNothing(t *testing.T) {
 	p := openPeople(t)

@@ -97,7 +97,7 @@ func (x *exchange) hand(ctx context.Context, e *token.Entry, who *engine.Identif
 	m.figures.tokens.add(t.Type)
 	reply := x.r.Reply()
 	x.resp.Warnings, x.resp.Status = reply.Warnings, reply.Status
-	x.resp.Auth = wire.Of(NewTokenReply(t, identityPolicies(who)))
+	x.resp.Auth = wire.Of(NewTokenReply(t, identityPolicies(who, t.Namespace)))
 	x.resp.Sent = x.revokeIfUnsent(ctx, t)
 	return nil
 }

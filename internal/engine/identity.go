@@ -35,9 +35,13 @@ type AliasLogin struct {
 	Groups []string
 }
 
-// Identified is what an entity has. It is shared and never changed: as long as
-// an entity is told of by the same pointer, nothing of it has changed.
+// Identified is what an entity has. It is shared and never changed.
 type Identified struct {
+	// Made is another one each time that the entity was read: as long as it
+	// is the same, nothing of the entity has changed. Whoever keeps something
+	// that was made from an entity keeps this beside it, and not the entity.
+	Made *Made
+
 	ID       string
 	Name     string
 	Disabled bool
@@ -48,6 +52,9 @@ type Identified struct {
 	// Policies are its own and those of its groups, sorted, each once.
 	Policies []string
 }
+
+// Made tells one reading of an entity from another, by its address.
+type Made struct{ _ byte }
 
 // IdentifiedAlias is one of an entity's aliases.
 type IdentifiedAlias struct {

@@ -228,9 +228,9 @@ func TestLoginsAtOnce(t *testing.T) {
 func TestFullCache(t *testing.T) {
 	r := start(t)
 	defer r.close()
-	large := map[string]string{"x": strings.Repeat("x", 300<<10)}
+	large := map[string]string{"x": strings.Repeat("x", 700<<10)}
 	var ids []string
-	for i := range 300 {
+	for i := range 100 {
 		ids = append(ids, r.login(engine.AliasLogin{Accessor: "up", Name: fmt.Sprint("u", i), Metadata: large}).ID)
 	}
 	for i, id := range ids {

@@ -87,7 +87,7 @@ func identify(r storage.Reader, id string) (*engine.Identified, error) {
 	if err != nil || row == nil {
 		return nil, err
 	}
-	who := &engine.Identified{ID: row.ID, Name: row.Name, Disabled: row.Disabled, Metadata: row.Metadata}
+	who := &engine.Identified{Made: new(engine.Made), ID: row.ID, Name: row.Name, Disabled: row.Disabled, Metadata: row.Metadata}
 	for _, a := range row.Aliases {
 		who.Aliases = append(who.Aliases, engine.IdentifiedAlias{
 			ID: a.ID, Accessor: a.Accessor, Name: a.Name, Metadata: a.Metadata, Custom: a.Custom,
