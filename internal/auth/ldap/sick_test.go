@@ -108,7 +108,7 @@ func TestHostileDirectory(t *testing.T) {
 func TestSickDirectory(t *testing.T) {
 	sick, well := testenv.Slapd(t, testenv.SlapdConfig{LDIF: people}), testenv.Slapd(t, testenv.SlapdConfig{LDIF: people})
 	stuck, fine, both := newRig(t), newRig(t), newRig(t)
-	limits := object{"connection_timeout": 2, "request_timeout": 2, "starttls": true, "insecure_tls": true}
+	limits := object{"connection_timeout": 6, "request_timeout": 6, "starttls": true, "insecure_tls": true}
 	stuck.write("config", with(basics(sick), limits))
 	fine.write("config", with(basics(well), limits))
 	both.write("config", with(with(basics(well), limits), object{"url": sick.URL() + "," + well.URL()}))
@@ -123,13 +123,13 @@ func TestSickDirectory(t *testing.T) {
 	}
 	begun := time.Now()
 	fine.lets("beside a sick directory", "ann", "ann-pw")
-	if d := time.Since(begun); d > time.Second {
+	if d := time.Since(begun); d > 5*time.Second {
 		t.Errorf("beside a sick directory a login took %v", d)
 	}
 	both.lets("with two addresses", "ann", "ann-pw")
 	begun = time.Now()
 	both.lets("with two addresses, once more", "ann", "ann-pw")
-	if d := time.Since(begun); d > time.Second {
+	if d := time.Since(begun); d > 5*time.Second {
 		t.Errorf("the address that did not answer was asked first again: %v", d)
 	}
 	for range 100 {
