@@ -34,9 +34,9 @@ type Request struct {
 	// a Body of it for an endpoint that takes none. Body is nil then.
 	Octets []byte
 	JSON   func([]byte) ([]byte, error)
-	Header         http.Header
-	Remote         netip.AddrPort
-	TLS            *tls.ConnectionState // nil on a plain connection
+	Header http.Header
+	Remote netip.AddrPort
+	TLS    *tls.ConnectionState // nil on a plain connection
 	// Gone reports whether the client is known to have hung up.
 	Gone func() bool
 
