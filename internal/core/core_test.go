@@ -12,6 +12,7 @@ import (
 	"github.com/leasehold/leasehold/internal/core"
 	"github.com/leasehold/leasehold/internal/engine"
 	"github.com/leasehold/leasehold/internal/engines/cubbyhole"
+	"github.com/leasehold/leasehold/internal/engines/identity"
 	"github.com/leasehold/leasehold/internal/engines/kv"
 	"github.com/leasehold/leasehold/internal/errs"
 	"github.com/leasehold/leasehold/internal/route"
@@ -59,7 +60,12 @@ func newCore(db storage.Backend, more map[string]engine.Factory, change func(*co
 	nothing := func(context.Context, engine.Env) (engine.Engine, error) { return none{}, nil }
 	engines := map[string]engine.Factory{
 		"secret/kv": kv.New, "secret/cubbyhole": cubbyhole.New,
-		"secret/system": nothing, "secret/identity": nothing, "auth/token": nothing,
+		"secret/system": nothing, "auth/token": nothing,
+		"secret/identity": identity.Factory(identity.Config{
+			Mount: func(context.Context, string, string) (identity.Mount, bool, error) {
+				return identity.Mount{}, false, nil
+			},
+		}),
 	}
 	maps.Copy(engines, more)
 	conf := core.Config{
