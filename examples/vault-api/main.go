@@ -28,7 +28,8 @@ func main() {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, *method, *name, *file, *secret); err != nil && ctx.Err() == nil {
+	err := run(ctx, *method, *name, *file, *secret) // it goes on until it is stopped or cannot
+	if ctx.Err() == nil {
 		log.Fatal(err)
 	}
 }
