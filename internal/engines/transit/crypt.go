@@ -184,7 +184,13 @@ func (e *Engine) decrypt(ctx context.Context, req *route.Request, in cryptIn) (c
 }
 
 func (e *Engine) rewrap(ctx context.Context, req *route.Request, in cryptIn) (cryptOut, error) {
-	return e.each(ctx, req, in, "encryption", false, e.rewrapItem)
+	out, err := e.each(ctx, req, in, "encryption", false, e.rewrapItem)
+	if in.Batch.Set {
+		// Vault's rewrap knows no partial_failure_response_code: what failed
+		// says so itself, in an answer that is 200.
+		req.SetStatus(0)
+	}
+	return out, err
 }
 
 // each does something to one item or to each of a batch.
@@ -222,15 +228,22 @@ func (e *Engine) each(ctx context.Context, req *route.Request, in cryptIn, what 
 		out.Batch[i] = res
 	}
 	if failed > 0 {
-		req.SetStatus(400)
-		if failed < len(out.Batch) && in.PartialCode > 0 {
-			if in.PartialCode < 200 || in.PartialCode > 599 {
-				return cryptOut{}, errs.New(errs.Invalid, "partial_failure_response_code %d is no HTTP status", in.PartialCode)
-			}
-			req.SetStatus(in.PartialCode)
-		}
+		in.partly(req, failed < len(out.Batch))
 	}
 	return out, nil
+}
+
+// partly says by the answer's status that items of a batch have failed. some
+// is whether others have not.
+func (in *cryptIn) partly(req *route.Request, some bool) {
+	req.SetStatus(400)
+	switch code := in.PartialCode; {
+	case code == 0 || !some:
+	case code < 200 || code > 599:
+		req.Warn("partial_failure_response_code %d is not the status of an answer; 400 stands in its place", code)
+	default:
+		req.SetStatus(code)
+	}
 }
 
 // callers reports whether an error is about what the caller sent, and so only
@@ -398,13 +411,13 @@ func (e *Engine) rewrapItem(ctx context.Context, k *readyKey, it *itemIn, r *roo
 
 type dataKeyIn struct {
 	nameIn
-	Plaintext      string    `json:"plaintext" doc:"plaintext shows the key too, wrapped only gives it encrypted."`
-	Bits           int       `json:"bits" doc:"Length of the key: 128, 256 (if nothing is said) or 512."`
-	Context        wire.Text `json:"context" doc:"Context of a derived key, base64."`
-	Nonce          wire.Text `json:"nonce" doc:"Refused: nonces are drawn."`
-	AssociatedData wire.Text `json:"associated_data" doc:"What is authenticated with the ciphertext, base64."`
-	KeyVersion     int       `json:"key_version" doc:"Version to encrypt by; 0: the newest."`
-	Padding        string    `json:"padding_scheme" doc:"Padding of an RSA key: oaep or pkcs1v15."`
+	Plaintext      string        `json:"plaintext" doc:"plaintext shows the key too, wrapped only gives it encrypted."`
+	Bits           wire.Opt[int] `json:"bits" doc:"Length of the key: 128, 256 (if nothing is said) or 512."`
+	Context        wire.Text     `json:"context" doc:"Context of a derived key, base64."`
+	Nonce          wire.Text     `json:"nonce" doc:"Refused: nonces are drawn."`
+	AssociatedData wire.Text     `json:"associated_data" doc:"What is authenticated with the ciphertext, base64."`
+	KeyVersion     int           `json:"key_version" doc:"Version to encrypt by; 0: the newest."`
+	Padding        string        `json:"padding_scheme" doc:"Padding of an RSA key: oaep or pkcs1v15."`
 }
 
 type dataKeyOut struct {
@@ -421,10 +434,8 @@ func (e *Engine) dataKey(ctx context.Context, _ *route.Request, in dataKeyIn) (d
 	if err != nil {
 		return dataKeyOut{}, err
 	}
-	bits := in.Bits
+	bits := in.Bits.Or(256)
 	switch bits {
-	case 0:
-		bits = 256
 	case 128, 256, 512:
 	default:
 		return dataKeyOut{}, errs.New(errs.Invalid, "invalid bit length: a data key has 128, 256 or 512 bits")

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
+	"strconv"
 
 	"github.com/leasehold/leasehold/internal/engines/transit/primitive"
 	"github.com/leasehold/leasehold/internal/errs"
@@ -14,16 +15,34 @@ import (
 
 // This file joins keys to certificates.
 
+// versionIn is how a request about certificates names a version.
+type versionIn struct {
+	Version string `json:"version" doc:"Version of the key, or latest, as if nothing is said."`
+}
+
+// number is the version that was named, 0 for the latest.
+func (in versionIn) number() (int, error) {
+	if in.Version == "" || in.Version == "latest" {
+		return 0, nil
+	}
+	n, err := strconv.Atoi(in.Version)
+	if err != nil {
+		return 0, errs.New(errs.Invalid, "invalid key version %q: it is a number, or latest", in.Version)
+	}
+	return n, nil
+}
+
 type csrIn struct {
 	nameIn
+	versionIn
 	Template string `json:"csr" doc:"Certificate request (PEM) whose subject and extensions to take; nothing: an empty one."`
-	Version  int    `json:"version" doc:"Version of the key; 0: the newest."`
 }
 
 type csrOut struct {
-	CSR  string         `json:"csr"`
-	Name string         `json:"name"`
-	Type primitive.Type `json:"type"`
+	CSR     string         `json:"csr"`
+	Name    string         `json:"name"`
+	Type    primitive.Type `json:"type"`
+	Version int            `json:"version"`
 }
 
 func (e *Engine) signCSR(ctx context.Context, _ *route.Request, in csrIn) (csrOut, error) {
@@ -31,8 +50,11 @@ func (e *Engine) signCSR(ctx context.Context, _ *route.Request, in csrIn) (csrOu
 	if err != nil {
 		return csrOut{}, err
 	}
-	version, err := k.forSigning(in.Version)
+	version, err := in.number()
 	if err != nil {
+		return csrOut{}, err
+	}
+	if version, err = k.forSigning(version); err != nil {
 		return csrOut{}, err
 	}
 	template := &x509.CertificateRequest{}
@@ -60,26 +82,37 @@ func (e *Engine) signCSR(ctx context.Context, _ *route.Request, in csrIn) (csrOu
 	if err != nil {
 		return csrOut{}, asCallers(err)
 	}
-	return csrOut{string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})), k.Name, k.Spec.Type}, nil
+	return csrOut{string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})), k.Name, k.Spec.Type, version}, nil
 }
 
 type certificateIn struct {
 	nameIn
-	Chain   string `json:"certificate_chain" doc:"Certificates (PEM), the key's own first, each signed by the next."`
-	Version int    `json:"version" doc:"Version of the key; 0: the newest."`
+	versionIn
+	Chain string `json:"certificate_chain" doc:"Certificates (PEM), the key's own first, each signed by the next."`
 }
 
-func (e *Engine) setCertificate(ctx context.Context, _ *route.Request, in certificateIn) (route.None, error) {
+type certificateOut struct {
+	Chain string         `json:"certificate_chain"`
+	Name  string         `json:"name"`
+	Type  primitive.Type `json:"type"`
+}
+
+func (e *Engine) setCertificate(ctx context.Context, _ *route.Request, in certificateIn) (certificateOut, error) {
+	version, err := in.number()
+	if err != nil {
+		return certificateOut{}, err
+	}
 	chain, err := parseChain(in.Chain)
 	if err != nil {
-		return route.None{}, err
+		return certificateOut{}, err
 	}
 	public, err := x509.MarshalPKIXPublicKey(chain[0].PublicKey)
 	if err != nil {
-		return route.None{}, errs.New(errs.Invalid, "the certificate's key is of a kind that this server does not know")
+		return certificateOut{}, errs.New(errs.Invalid, "the certificate's key is of a kind that this server does not know")
 	}
-	_, err = e.change(ctx, in.Name, func(tx storage.Tx, k *keyRow) error {
-		n := in.Version
+	var kept [][]byte
+	k, err := e.change(ctx, in.Name, func(tx storage.Tx, k *keyRow) error {
+		n := version
 		if n == 0 {
 			n = k.Latest
 		}
@@ -97,9 +130,13 @@ func (e *Engine) setCertificate(ctx context.Context, _ *route.Request, in certif
 		for _, c := range chain {
 			row.Chain = append(row.Chain, c.Raw)
 		}
+		kept = row.Chain
 		return row.put(tx, k.ID, n)
 	})
-	return route.None{}, err
+	if err != nil {
+		return certificateOut{}, err
+	}
+	return certificateOut{pemChain(kept), k.Name, k.Spec.Type}, nil
 }
 
 // parseChain reads certificates that sign one another in their order.

@@ -263,8 +263,15 @@ func parseBackup(text string) (*backupBlob, error) {
 	if err := k.Spec.Check(); err != nil {
 		return nil, errs.New(errs.Invalid, "the backup: %v", err)
 	}
+	able := k.Spec.Type.Abilities()
+	if k.Derived && !able.Derive || k.Convergent && !(k.Derived && able.Encrypt) {
+		return nil, errs.New(errs.Invalid, "the backup: keys of type %s are not derived like this one", k.Spec.Type)
+	}
+	if err := checkRotation(k.RotatePeriod); err != nil {
+		return nil, err
+	}
 	if k.Latest < 1 || k.MinDecryption < 0 || k.MinDecryption > k.Latest || k.MinEncryption < 0 || k.MinEncryption > k.Latest ||
-		k.MinAvailable < 0 || k.MinAvailable > k.Latest || k.RotatePeriod < 0 {
+		k.MinAvailable < 0 || k.MinAvailable > k.Latest {
 		return nil, errs.New(errs.Invalid, "the backup's versions contradict each other")
 	}
 	last := 0

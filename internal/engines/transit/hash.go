@@ -55,10 +55,10 @@ func inFormat(b []byte, format, usual string) (string, error) {
 }
 
 type randomIn struct {
-	Source   string `json:"source" doc:"Source of the bytes: platform (if nothing is said), seal or all, which are the same here; or how many."`
-	URLBytes string `json:"urlbytes" doc:"How many bytes, in the path."`
-	Bytes    int    `json:"bytes" doc:"How many bytes; 0: 32."`
-	Format   string `json:"format" doc:"Form of the result: base64 (if nothing is said) or hex."`
+	Source   string        `json:"source" doc:"Source of the bytes: platform (if nothing is said), seal or all, which are the same here; or how many."`
+	URLBytes string        `json:"urlbytes" doc:"How many bytes, in the path."`
+	Bytes    wire.Opt[int] `json:"bytes" doc:"How many bytes; if nothing is said, 32."`
+	Format   string        `json:"format" doc:"Form of the result: base64 (if nothing is said) or hex."`
 }
 
 type randomOut struct {
@@ -69,7 +69,7 @@ type randomOut struct {
 const mostRandom = 128 << 10
 
 func (e *Engine) random(_ context.Context, _ *route.Request, in randomIn) (randomOut, error) {
-	n := in.Bytes
+	n := in.Bytes.Or(32)
 	text := in.URLBytes
 	switch in.Source {
 	case "", "platform", "seal", "all":
@@ -84,11 +84,6 @@ func (e *Engine) random(_ context.Context, _ *route.Request, in randomIn) (rando
 		if n, err = strconv.Atoi(text); err != nil {
 			return randomOut{}, errs.New(errs.Invalid, "error parsing url-set byte count: %q is no number", text)
 		}
-		if n == 0 {
-			return randomOut{}, errs.New(errs.Invalid, `"bytes" cannot be less than 1`)
-		}
-	} else if n == 0 {
-		n = 32
 	}
 	switch {
 	case n < 1:

@@ -198,7 +198,7 @@ var errImported = errs.New(errs.Invalid, "the import path cannot be used with an
 type importVersionIn struct {
 	nameIn
 	materialIn
-	Version int `json:"version" doc:"Version to complete by its private half; 0: a new version."`
+	Version int `json:"version" doc:"Version to complete by its private half; 0: the newest if it lacks that, or else a new version."`
 }
 
 func (e *Engine) importVersion(ctx context.Context, _ *route.Request, in importVersionIn) (route.None, error) {
@@ -223,8 +223,13 @@ func (e *Engine) importVersion(ctx context.Context, _ *route.Request, in importV
 		if now.ID != k.ID {
 			return errs.New(errs.Precondition, "the key was replaced by another at this moment; try again")
 		}
-		if in.Version != 0 {
+		switch last, err := getVersion(tx, now.ID, now.Latest); {
+		case err != nil:
+			return err
+		case in.Version != 0:
 			return completeVersion(tx, now, in.Version, m)
+		case len(m.Secret) > 0 && last != nil && len(last.Secret) == 0:
+			return completeVersion(tx, now, now.Latest, m)
 		}
 		now.Latest++
 		if err := now.setRotation(tx, e.env.Now()); err != nil {
@@ -244,9 +249,9 @@ func completeVersion(tx storage.Tx, k *keyRow, n int, m primitive.Material) erro
 	switch {
 	case row == nil:
 		return errs.New(errs.Invalid, "there is no version %d of the key", n)
-	case row.Secret != nil:
+	case len(row.Secret) > 0:
 		return errs.New(errs.Invalid, "version %d of the key has its private half already", n)
-	case m.Secret == nil:
+	case len(m.Secret) == 0:
 		return errs.New(errs.Invalid, "version %d has its public half already; give the ciphertext of the wrapped private one", n)
 	case !primitive.SamePublic(primitive.Material{Public: row.Public}, m):
 		return errs.New(errs.Invalid, "the private key does not belong to the public key of version %d", n)

@@ -1,6 +1,7 @@
 package transit
 
 import (
+	"cmp"
 	"context"
 	"crypto/subtle"
 	"encoding/base64"
@@ -121,8 +122,7 @@ func (e *Engine) verifyMAC(k *readyKey, it *signItem, text []byte, what string, 
 type cmacIn struct {
 	nameIn
 	signItem
-	URLLength  string               `json:"url_mac_length" doc:"Length of the MAC in bytes, in the path."`
-	Length     int                  `json:"mac_length" doc:"Length of the MAC in bytes, 8 to 16; 0: 16."`
+	URLLength  string               `json:"url_mac_length" doc:"Length of the MAC in bytes, in the path; it goes before every mac_length."`
 	KeyVersion int                  `json:"key_version" doc:"Version to authenticate by; 0: the newest."`
 	Batch      wire.Opt[[]signItem] `json:"batch_input" doc:"Many items in place of one."`
 }
@@ -132,8 +132,9 @@ func (e *Engine) cmac(ctx context.Context, _ *route.Request, in cmacIn) (signRep
 	if err != nil {
 		return signReply{}, err
 	}
+	length := 0
 	if in.URLLength != "" {
-		if in.Length, err = strconv.Atoi(in.URLLength); err != nil {
+		if length, err = strconv.Atoi(in.URLLength); err != nil {
 			return signReply{}, errs.New(errs.Invalid, "the length of a MAC is a number of bytes, not %q", in.URLLength)
 		}
 	}
@@ -147,7 +148,7 @@ func (e *Engine) cmac(ctx context.Context, _ *route.Request, in cmacIn) (signRep
 		if err != nil {
 			return signOut{}, err
 		}
-		sum, err := e.cmacSum(ctx, k, version, in.Length, input)
+		sum, err := e.cmacSum(ctx, k, version, cmp.Or(length, it.MACLength, in.MACLength), input)
 		if err != nil {
 			return signOut{}, err
 		}
@@ -178,7 +179,7 @@ func (e *Engine) cmacSum(ctx context.Context, k *readyKey, version, length int, 
 func (e *Engine) verifyCMACs(ctx context.Context, k *readyKey, in *signIn) (signReply, error) {
 	return in.each(false, func(it *signItem) (signOut, error) {
 		return e.verifyMAC(k, it, it.CMAC, "cmac", func(version int, input []byte) ([]byte, error) {
-			length := in.MACLength
+			length := cmp.Or(it.MACLength, in.MACLength)
 			if length == 0 {
 				_, given, err := parse(it.CMAC, "cmac", base64.StdEncoding)
 				if err != nil {

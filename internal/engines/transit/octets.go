@@ -106,6 +106,9 @@ func (e *Engine) signOctets(ctx context.Context, _ *route.Request, in signIn, bo
 	if err != nil {
 		return nil, err
 	}
+	if !k.Spec.Type.Abilities().Sign {
+		return nil, errNoSigner(k)
+	}
 	version, err := k.forSigning(in.KeyVersion)
 	if err != nil {
 		return nil, err

@@ -22,6 +22,7 @@ type signItem struct {
 	Signature wire.Text           `json:"signature" doc:"The signature to verify."`
 	HMAC      wire.Text           `json:"hmac" doc:"The HMAC to verify."`
 	CMAC      wire.Text           `json:"cmac" doc:"The CMAC to verify."`
+	MACLength int                 `json:"mac_length" doc:"Length of the CMAC in bytes, 8 to 16; 0: 16, and of one to verify its own."`
 }
 
 type signIn struct {
@@ -36,7 +37,6 @@ type signIn struct {
 	Marshaling       string               `json:"marshaling_algorithm" doc:"Of an ECDSA signature: asn1 (if nothing is said) or jws."`
 	SaltLength       wire.Opt[string]     `json:"salt_length" doc:"Of PSS: auto (if nothing is said), hash, or a number of bytes."`
 	SignatureContext wire.Text            `json:"signature_context" doc:"Bound into the signature, base64: of ed25519 (prehashed), ml-dsa, slh-dsa and hybrid keys."`
-	MACLength        int                  `json:"mac_length" doc:"Length of the CMAC to verify, in bytes; 0: its own."`
 	Batch            wire.Opt[[]signItem] `json:"batch_input" doc:"Many items in place of one."`
 }
 
@@ -44,6 +44,7 @@ type signOut struct {
 	Signature string           `json:"signature,omitempty"`
 	Version   wire.Opt[int]    `json:"key_version,omitempty"`
 	PublicKey string           `json:"public_key,omitempty"`
+	ItemsKey  string           `json:"publickey,omitempty"` // the same, as Vault spells it in a batch
 	Valid     wire.Opt[bool]   `json:"valid,omitempty"`
 	HMAC      string           `json:"hmac,omitempty"`
 	CMAC      string           `json:"cmac,omitempty"`
@@ -109,7 +110,7 @@ func (e *Engine) sign(ctx context.Context, _ *route.Request, in signIn) (signRep
 		return signReply{}, err
 	}
 	if !k.Spec.Type.Abilities().Sign {
-		return signReply{}, errs.New(errs.Invalid, "key type %s does not support signing", k.Spec.Type)
+		return signReply{}, errNoSigner(k)
 	}
 	version, err := k.forSigning(in.KeyVersion)
 	if err != nil {
@@ -174,6 +175,7 @@ func (in *signIn) each(signs bool, do func(*signItem) (signOut, error)) (signRep
 			}
 		}
 		out.Reference = wire.Some(it.Reference)
+		out.PublicKey, out.ItemsKey = "", out.PublicKey
 		reply.Batch[i] = out
 	}
 	return reply, nil
@@ -200,7 +202,7 @@ func (e *Engine) signer(ctx context.Context, k *readyKey, version int, it *signI
 	if !k.Derived {
 		s, ok := v.Key.(primitive.Signer)
 		if !ok {
-			return nil, v.material, errs.New(errs.Invalid, "key type %s does not support signing", k.Spec.Type)
+			return nil, v.material, errNoSigner(k)
 		}
 		return s, v.material, nil
 	}
@@ -216,7 +218,15 @@ func (e *Engine) signer(ctx context.Context, k *readyKey, version int, it *signI
 	if err != nil {
 		return nil, m, err
 	}
-	return key.(primitive.Signer), m, nil
+	s, ok := key.(primitive.Signer)
+	if !ok {
+		return nil, m, errNoSigner(k)
+	}
+	return s, m, nil
+}
+
+func errNoSigner(k *readyKey) error {
+	return errs.New(errs.Invalid, "key type %s does not support signing", k.Spec.Type)
 }
 
 func (e *Engine) verify(ctx context.Context, _ *route.Request, in signIn) (signReply, error) {

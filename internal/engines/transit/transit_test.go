@@ -179,6 +179,13 @@ func TestMACs(t *testing.T) {
 	if !v.Valid {
 		t.Error("a CMAC of 8 bytes is not valid")
 	}
+	var batch struct {
+		Results []struct{ CMAC string } `json:"batch_results"`
+	}
+	m.must("cmac/c", object{"batch_input": []object{{"input": b64("x")}, {"input": b64("x"), "mac_length": 8}}}, &batch)
+	if len(batch.Results) != 2 || len(batch.Results[0].CMAC) <= len(short.CMAC) || batch.Results[1].CMAC != short.CMAC {
+		t.Errorf("a batch of CMACs of two lengths = %v", batch)
+	}
 	m.refused("cmac/c/7", object{"input": b64("x")})
 	m.refused("cmac/c", object{"input": b64("x"), "mac_length": 17})
 	m.refused("hmac/c", object{"input": b64("x")})
@@ -216,14 +223,14 @@ func TestBadInput(t *testing.T) {
 		"keys/x":                 {{"type": "rot13"}, {"type": "hmac", "key_size": 16}, {"type": "aes256-gcm96", "key_size": 64}, {"type": "ml-dsa"}, {"type": "ml-dsa", "parameter_set": "45"}, {"type": "slh-dsa", "parameter_set": "x"}, {"type": "hybrid", "parameter_set": "65"}, {"auto_rotate_period": "10m"}, {"convergent_encryption": true}, {"type": "rsa-2048", "derived": true}, {"type": "managed_key"}},
 		"keys/..bad":             {{}},
 		"sign/a":                 {{"input": "QQ=="}},
-		"sign/e":                 {{}, {"input": "*"}, {"input": "QQ==", "hash_algorithm": "md5"}, {"input": "QQ==", "prehashed": true}, {"input": "QQ==", "marshaling_algorithm": "x"}, {"input": "QQ==", "key_version": 2}},
+		"sign/e":                 {{}, {"input": "*"}, {"input": "QQ==", "hash_algorithm": "md5"}, {"input": "QQ==", "prehashed": true, "hash_algorithm": "sha2-512"}, {"input": "QQ==", "marshaling_algorithm": "x"}, {"input": "QQ==", "key_version": 2}},
 		"sign/r":                 {{"input": "QQ==", "signature_algorithm": "x"}, {"input": "QQ==", "salt_length": "x"}, {"input": "QQ==", "salt_length": "-1"}, {"input": "QQ==", "salt_length": "4000"}, {"input": "QQ==", "prehashed": true}, {"input": "QQ==", "hash_algorithm": "none"}},
 		"verify/e":               {{"input": "QQ=="}, {"input": "QQ==", "signature": "junk"}, {"input": "QQ==", "signature": "vault:v1:*"}, {"input": "QQ==", "signature": "vault:v9:AAAA"}, {"signature": "vault:v1:AAAA"}},
 		"hmac/a":                 {{}, {"input": "*"}, {"input": "QQ==", "algorithm": "md5"}, {"input": "QQ==", "key_version": 7}},
 		"hash":                   {{}, {"input": "*"}, {"input": "QQ==", "algorithm": "x"}, {"input": "QQ==", "format": "x"}},
-		"random":                 {{"bytes": -1}, {"bytes": 1 << 20}, {"format": "x"}},
+		"random":                 {{"bytes": 0}, {"bytes": -1}, {"bytes": 1 << 20}, {"format": "x"}},
 		"random/x":               {{}},
-		"datakey/plaintext/a":    {{"bits": 1}},
+		"datakey/plaintext/a":    {{"bits": 0}, {"bits": 1}},
 		"datakey/x/a":            {{}},
 		"keys/a/config":          {{"min_decryption_version": 3}, {"min_decryption_version": -1}, {"min_encryption_version": 3}, {"auto_rotate_period": 5}},
 		"keys/a/trim":            {{}, {"min_available_version": 2}},
@@ -265,6 +272,41 @@ func TestBatch(t *testing.T) {
 	status, _, err = m.ask(wire.OpUpdate, "encrypt/a", object{"batch_input": items[:10], "partial_failure_response_code": 207})
 	if err != nil || status != 207 {
 		t.Errorf("with a status of its own = %d, %v, want 207", status, err)
+	}
+}
+
+// TestBatchStatuses is what an answer's status says of items that failed.
+func TestBatchStatuses(t *testing.T) {
+	m := newMount(t)
+	m.must("keys/a", nil, nil)
+	text := m.encrypt("a", "x", nil)
+	good, bad := object{"ciphertext": text, "plaintext": "QQ==", "input": "QQ=="}, object{"ciphertext": "junk", "plaintext": "*", "input": "*"}
+	for _, c := range []struct {
+		path  string
+		items []object
+		code  any
+		want  int
+	}{
+		{"encrypt/a", []object{good}, nil, 200},
+		{"encrypt/a", []object{good, bad}, nil, 400},
+		{"encrypt/a", []object{good, bad}, 207, 207},
+		{"encrypt/a", []object{good, bad}, 999, 400},
+		{"encrypt/a", []object{bad, bad}, 200, 400},
+		{"decrypt/a", []object{good, bad}, nil, 400},
+		{"decrypt/a", []object{good, bad}, 200, 200},
+		{"decrypt/a", []object{bad}, 200, 400},
+		{"rewrap/a", []object{good, bad}, nil, 200},
+		{"rewrap/a", []object{bad}, nil, 200},
+		{"hmac/a", []object{good, bad}, nil, 200},
+	} {
+		body := object{"batch_input": c.items}
+		if c.code != nil {
+			body["partial_failure_response_code"] = c.code
+		}
+		status, data, err := m.ask(wire.OpUpdate, c.path, body)
+		if err != nil || status != c.want || strings.Count(string(data), `"reference"`) != len(c.items) {
+			t.Errorf("%s of %v with code %v = %d, %s, %v, want %d with a result for each", c.path, c.items, c.code, status, data, err, c.want)
+		}
 	}
 }
 
@@ -431,6 +473,10 @@ func TestOctets(t *testing.T) {
 	}
 	if status, _, err := m.askOctets("decrypt/a", "junk"); status != 400 {
 		t.Errorf("a key that is not there = %d, %v", status, err)
+	}
+	m.must("keys/derived", object{"derived": true}, nil)
+	if status, _, err := m.askOctets("sign/derived?context=QQ==", "junk"); status != 400 {
+		t.Errorf("signing by a key that encrypts = %d, %v", status, err)
 	}
 	if status, _, err := m.askOctets("sign/x?batch_input=x", "junk"); status != 400 {
 		t.Errorf("a batch of bytes = %d, %v", status, err)

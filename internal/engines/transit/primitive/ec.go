@@ -57,7 +57,7 @@ func loadEC(t Type, m Material) (Key, error) {
 		return nil, err
 	}
 	var priv any
-	if m.Secret != nil {
+	if len(m.Secret) > 0 {
 		if priv, err = x509.ParsePKCS8PrivateKey(m.Secret); err != nil {
 			return nil, err
 		}
@@ -71,6 +71,9 @@ func loadEC(t Type, m Material) (Key, error) {
 		if k.priv, ok = priv.(ed25519.PrivateKey); !ok && priv != nil {
 			return nil, errMismatch(t, priv)
 		}
+		if priv != nil && !p.Equal(k.priv.Public()) {
+			return nil, errHalves
+		}
 		return k, nil
 	}
 	p, ok := pub.(*ecdsa.PublicKey)
@@ -81,11 +84,17 @@ func loadEC(t Type, m Material) (Key, error) {
 	if k.priv, ok = priv.(*ecdsa.PrivateKey); !ok && priv != nil {
 		return nil, errMismatch(t, priv)
 	}
+	if priv != nil && !p.Equal(k.priv.Public()) {
+		return nil, errHalves
+	}
 	return k, nil
 }
 
-// edKey signs by Ed25519 (RFC 8032): the input itself, or as Ed25519ph a
-// SHA-512 digest.
+var errHalves = errors.New("the private half of the key belongs to another public one")
+
+// edKey signs by Ed25519 (RFC 8032): the input itself, or as Ed25519ph what is
+// said to be a SHA-512 digest. To be said to be another digest changes nothing:
+// as in Vault, it is the input.
 type edKey struct {
 	pub  ed25519.PublicKey
 	priv ed25519.PrivateKey // nil: public half only
@@ -93,16 +102,21 @@ type edKey struct {
 
 func (k *edKey) options(o SignOptions) (*ed25519.Options, error) {
 	opts := &ed25519.Options{Context: string(o.Context)}
-	if o.Prehashed {
-		if o.Hash.crypto() != crypto.SHA512 {
-			return nil, errors.New("a prehashed input of an ed25519 key is a sha2-512 digest (Ed25519ph)")
-		}
+	if o.Prehashed && o.Hash == Hash(crypto.SHA512) {
 		opts.Hash = crypto.SHA512
 	}
 	if len(o.Context) > 255 {
-		return nil, errors.New("signature_context is longer than 255 bytes")
+		return nil, errContext
 	}
 	return opts, nil
+}
+
+// fits refuses what is no digest where one is to be signed.
+func fits(opts *ed25519.Options, input []byte) error {
+	if opts.Hash != 0 && len(input) != opts.Hash.Size() {
+		return ErrDigest
+	}
+	return nil
 }
 
 func (k *edKey) Sign(input []byte, o SignOptions) ([]byte, error) {
@@ -113,8 +127,8 @@ func (k *edKey) Sign(input []byte, o SignOptions) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if o.Prehashed && len(input) != crypto.SHA512.Size() {
-		return nil, ErrDigest
+	if err := fits(opts, input); err != nil {
+		return nil, err
 	}
 	return k.priv.Sign(nil, input, opts)
 }
@@ -124,8 +138,8 @@ func (k *edKey) Verify(input, sig []byte, o SignOptions) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if o.Prehashed && len(input) != crypto.SHA512.Size() {
-		return false, ErrDigest
+	if err := fits(opts, input); err != nil {
+		return false, err
 	}
 	return ed25519.VerifyWithOptions(k.pub, input, sig, opts) == nil, nil
 }
@@ -140,7 +154,7 @@ func (k *ecKey) Sign(input []byte, o SignOptions) ([]byte, error) {
 	if k.priv == nil {
 		return nil, ErrNoPrivate
 	}
-	d, err := o.digest(input)
+	d, err := ecDigest(input, o)
 	if err != nil {
 		return nil, err
 	}
@@ -158,11 +172,26 @@ func (k *ecKey) Sign(input []byte, o SignOptions) ([]byte, error) {
 	return out, nil
 }
 
+// ecDigest is what ECDSA signs. The algorithm of a digest that is brought
+// along is not bound into the signature, and clients leave it out: any length
+// of a digest will do.
+func ecDigest(input []byte, o SignOptions) ([]byte, error) {
+	if !o.Prehashed {
+		return o.Hash.Sum(input), nil
+	}
+	for _, h := range hashes {
+		if len(input) == h.Size() {
+			return input, nil
+		}
+	}
+	return nil, ErrDigest
+}
+
 // width of one number in a JWS signature, in bytes.
 func (k *ecKey) width() int { return (k.pub.Curve.Params().BitSize + 7) / 8 }
 
 func (k *ecKey) Verify(input, sig []byte, o SignOptions) (bool, error) {
-	d, err := o.digest(input)
+	d, err := ecDigest(input, o)
 	if err != nil {
 		return false, err
 	}

@@ -1,6 +1,7 @@
 package primitive
 
 import (
+	"bytes"
 	"crypto/hpke"
 	"crypto/mlkem"
 	"crypto/rand"
@@ -49,8 +50,11 @@ func loadMLDSA(s Spec, m Material) (Key, error) {
 	if k.pub, err = mldsa.NewPublicKey(p, m.Public); err != nil {
 		return nil, err
 	}
-	if m.Secret != nil {
-		k.priv, err = mldsa.NewPrivateKey(p, m.Secret)
+	if len(m.Secret) == 0 {
+		return k, nil
+	}
+	if k.priv, err = mldsa.NewPrivateKey(p, m.Secret); err == nil && !k.pub.Equal(k.priv.PublicKey()) {
+		err = errHalves
 	}
 	return k, err
 }
@@ -132,11 +136,26 @@ func loadSLHDSA(s Spec, m Material) (Key, error) {
 	if err := k.pub.UnmarshalBinary(m.Public); err != nil {
 		return nil, err
 	}
-	if m.Secret != nil {
+	if len(m.Secret) > 0 {
 		k.priv = &slhdsa.PrivateKey{ID: id}
 		err = k.priv.UnmarshalBinary(m.Secret)
 	}
 	return k, err
+}
+
+// slhdsaMaterial is the material of a private key, which holds the public one.
+func slhdsaMaterial(s Spec, secret []byte) (m Material, err error) {
+	id, err := slhdsaID(s.ParameterSet)
+	if err != nil {
+		return m, err
+	}
+	k := &slhdsa.PrivateKey{ID: id}
+	if err := k.UnmarshalBinary(secret); err != nil {
+		return m, fmt.Errorf("an slh-dsa key is imported as FIPS 205 encodes it: %w", err)
+	}
+	m.Secret = secret
+	m.Public, err = k.PublicKey().MarshalBinary()
+	return m, err
 }
 
 type slhdsaKey struct {
@@ -209,7 +228,7 @@ func loadHybrid(s Spec, m Material) (Key, error) {
 	if a.Public, b.Public, ok = unpair(m.Public); !ok {
 		return nil, errors.New("the public keys of a hybrid key are damaged")
 	}
-	if m.Secret != nil {
+	if len(m.Secret) > 0 {
 		if a.Secret, b.Secret, ok = unpair(m.Secret); !ok {
 			return nil, errors.New("the private keys of a hybrid key are damaged")
 		}
@@ -301,10 +320,13 @@ func loadMLKEM(t Type, m Material) (Key, error) {
 			return nil, err
 		}
 		k.encapsulate = pub.Encapsulate
-		if m.Secret != nil {
+		if len(m.Secret) > 0 {
 			priv, err := mlkem.NewDecapsulationKey768(m.Secret)
 			if err != nil {
 				return nil, err
+			}
+			if !bytes.Equal(priv.EncapsulationKey().Bytes(), m.Public) {
+				return nil, errHalves
 			}
 			k.decapsulate = priv.Decapsulate
 			if k.priv, err = hpke.NewMLKEMPrivateKey(priv); err != nil {
@@ -321,10 +343,13 @@ func loadMLKEM(t Type, m Material) (Key, error) {
 		return nil, err
 	}
 	k.encapsulate = pub.Encapsulate
-	if m.Secret != nil {
+	if len(m.Secret) > 0 {
 		priv, err := mlkem.NewDecapsulationKey1024(m.Secret)
 		if err != nil {
 			return nil, err
+		}
+		if !bytes.Equal(priv.EncapsulationKey().Bytes(), m.Public) {
+			return nil, errHalves
 		}
 		k.decapsulate = priv.Decapsulate
 		if k.priv, err = hpke.NewMLKEMPrivateKey(priv); err != nil {

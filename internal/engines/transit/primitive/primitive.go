@@ -237,6 +237,9 @@ type Key interface{}
 
 // Load makes a Key of stored material.
 func Load(s Spec, m Material) (Key, error) {
+	if want := s.secretSize(); s.Type.Abilities().Symmetric && len(m.Secret) != want {
+		return nil, fmt.Errorf("a key of type %s has %d bytes, this one has %d", s.Type, want, len(m.Secret))
+	}
 	switch s.Type {
 	case AES128GCM, AES256GCM, ChaCha20Poly1305, XChaCha20Poly1305:
 		return newAEAD(s.Type, m.Secret)

@@ -41,7 +41,7 @@ func loadRSA(t Type, m Material) (Key, error) {
 		return nil, fmt.Errorf("the key has %d bits, which does not fit the type %s", n, t)
 	}
 	k := &rsaKey{pub: p}
-	if m.Secret == nil {
+	if len(m.Secret) == 0 {
 		return k, nil
 	}
 	priv, err := x509.ParsePKCS8PrivateKey(m.Secret)
@@ -50,6 +50,9 @@ func loadRSA(t Type, m Material) (Key, error) {
 	}
 	if k.priv, ok = priv.(*rsa.PrivateKey); !ok {
 		return nil, errMismatch(t, priv)
+	}
+	if !p.Equal(k.priv.Public()) {
+		return nil, errHalves
 	}
 	return k, nil
 }

@@ -51,7 +51,7 @@ func pemOf(typ string, der []byte) string {
 // SecretText is a whole key for export: PEM of RSA (PKCS #1) and ECDSA
 // (SEC 1), base64 of others.
 func SecretText(s Spec, m Material) (string, error) {
-	if m.Secret == nil {
+	if len(m.Secret) == 0 {
 		return "", ErrNoPrivate
 	}
 	switch s.Type {
@@ -78,7 +78,7 @@ func SecretText(s Spec, m Material) (string, error) {
 // Wrappable is the form in which a key is wrapped for another server: the key
 // itself of a symmetric one, PKCS #8 of others.
 func Wrappable(m Material) ([]byte, error) {
-	if m.Secret == nil {
+	if len(m.Secret) == 0 {
 		return nil, ErrNoPrivate
 	}
 	return m.Secret, nil
@@ -107,6 +107,14 @@ func Imported(s Spec, b []byte) (m Material, err error) {
 			return m, fmt.Errorf("an ml-dsa key is imported as its seed of 32 bytes: %w", err)
 		}
 		return Material{Secret: b, Public: k.PublicKey().Bytes()}, nil
+	case MLKEM768, MLKEM1024:
+		m, err := MLKEMFromSeed(s.Type, b)
+		if err != nil {
+			return m, fmt.Errorf("an ml-kem key is imported as its seed of 64 bytes: %w", err)
+		}
+		return m, nil
+	case SLHDSA:
+		return slhdsaMaterial(s, b)
 	case Ed25519, ECDSAP256, ECDSAP384, ECDSAP521, RSA2048, RSA3072, RSA4096:
 	default:
 		return m, fmt.Errorf("keys of type %s cannot be imported", s.Type)

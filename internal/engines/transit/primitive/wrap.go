@@ -8,6 +8,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/tink-crypto/tink-go/v2/kwp/subtle"
 )
@@ -83,11 +84,12 @@ func UnKWP(by, wrapped []byte) ([]byte, error) {
 	return key, nil
 }
 
-// HashForOAEP finds the hash of an import by its name; "" is SHA-256.
+// HashForOAEP finds the hash of an import by its name, SHA256 or SHA-256 as
+// Vault's pages have had it; "" is SHA-256.
 func HashForOAEP(name string) (Hash, bool) {
 	h, ok := map[string]crypto.Hash{
 		"": crypto.SHA256, "SHA1": crypto.SHA1, "SHA224": crypto.SHA224, "SHA256": crypto.SHA256, "SHA384": crypto.SHA384, "SHA512": crypto.SHA512,
-	}[name]
+	}[strings.ReplaceAll(strings.ToUpper(name), "-", "")]
 	return Hash(h), ok
 }
 
