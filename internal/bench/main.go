@@ -1,6 +1,6 @@
 // Command bench measures a server of this tree on this machine: what each kind
-// of request costs (speed), and what a million tokens, a kill -9 and storms of
-// expiry do to it (leases).
+// of request costs (speed), what a million tokens, a kill -9 and storms of expiry
+// do to it (leases), and what logins do to its store (logins).
 //
 // It starts everything itself: the server with the embedded store and a static
 // seal, a PostgreSQL with default settings and fsync on, and a bare net/http
@@ -21,13 +21,14 @@ import (
 const usage = `usage: bench COMMAND [flags]
   speed    operations per second, latency and CPU of each kind of request
   leases   a million tokens, kill -9, and what expires in the same second
+  logins   how logins share syncs, and a million that store nothing
 `
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	commands := map[string]func(context.Context, *flag.FlagSet, []string) error{
-		"speed": speedCommand, "leases": leasesCommand,
+		"speed": speedCommand, "leases": leasesCommand, "logins": loginsCommand,
 		"bare": bareCommand, // the control; speed starts it as a child
 	}
 	if len(os.Args) < 2 || commands[os.Args[1]] == nil {

@@ -138,6 +138,9 @@ func speedWorkloads(plain, audited *subject, control *bare, db *database) []work
 		{name: "kv2 write", op: plain.kvWrite, pid: own, unit: "sys/health", bar: 3},
 		{name: "token renew-self", op: plain.renewToken, before: plain.holdTokens, pid: own, unit: "sys/health", bar: 3},
 
+		{name: "approle login, service token", op: plain.login("service"), before: plain.holdLogins, pid: own, unit: "sys/health", bar: 4},
+		{name: "approle login, batch token", op: plain.login("batch"), before: plain.holdLogins, pid: own, unit: "sys/health", bar: 2},
+
 		{name: "kv2 read, one rule", op: plain.readJudged(0), before: plain.holdPolicies, pid: own, unit: "sys/health"},
 		{name: "kv2 read, 20 of 10,000 policies, 1,000 rules", op: plain.readJudged(1), before: plain.holdPolicies, pid: own, unit: "kv2 read, one rule", bar: 1.2},
 

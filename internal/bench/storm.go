@@ -40,18 +40,22 @@ func tokenStorm(ctx context.Context, o leasesOptions) (string, []string, error) 
 
 // tokenCount is the server's own count of the tokens whose rows it holds.
 func tokenCount(ctx context.Context, s *subject) (int, error) {
+	n, err := s.figure(ctx, "vault_token_count")
+	return int(n), err
+}
+
+// figure is one of sys/metrics.
+func (s *subject) figure(ctx context.Context, name string) (float64, error) {
 	page, err := s.raw(ctx, "GET", "sys/metrics?format=prometheus", s.server.Root, nil)
 	if err != nil {
 		return 0, err
 	}
 	for line := range strings.Lines(string(page)) {
-		if rest, ok := strings.CutPrefix(line, "vault_token_count"); ok {
-			v := rest[strings.LastIndexByte(rest, ' ')+1:] // behind the labels
-			n, err := strconv.ParseFloat(strings.TrimSpace(v), 64)
-			return int(n), err
+		if rest, ok := strings.CutPrefix(line, name); ok {
+			return strconv.ParseFloat(strings.TrimSpace(rest[strings.LastIndexByte(rest, ' ')+1:]), 64) // behind the labels
 		}
 	}
-	return 0, errors.New("sys/metrics has no vault_token_count")
+	return 0, errors.New("sys/metrics has no " + name)
 }
 
 func databaseStorm(ctx context.Context, o leasesOptions) (string, []string, error) {

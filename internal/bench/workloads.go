@@ -31,9 +31,10 @@ type subject struct {
 	server *leaseholdtest.Server
 	tokens []string // of the clients, policies bench-app and default
 	kvBody []byte
-	held   []string    // a token or lease of each client, for renewals
-	judged [2]string   // tokens with a single rule, and with very many
-	pool   chan string // leases to revoke
+	held   []string          // a token or lease of each client, for renewals
+	judged [2]string         // tokens with a single rule, and with very many
+	pool   chan string       // leases to revoke
+	logins map[string][]byte // what logins for each kind of token send
 }
 
 // newSubject starts a server and prepares what needs no database.

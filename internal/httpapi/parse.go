@@ -246,10 +246,9 @@ func mergePatch(contentType string) error {
 // readBody reads all of the body, within the limit. Memory follows what has
 // arrived, not what the header promises.
 func (h *Handler) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	tooLarge := errs.New(errs.TooLarge, "the request's body is over the limit of %d bytes", h.cfg.MaxBody)
 	if r.ContentLength > h.cfg.MaxBody {
 		w.Header().Set("Connection", "close")
-		return nil, tooLarge
+		return nil, h.tooLarge()
 	}
 	if r.ContentLength == 0 {
 		return nil, nil
@@ -264,19 +263,24 @@ func (h *Handler) readBody(w http.ResponseWriter, r *http.Request) ([]byte, erro
 	for {
 		n, err := from.Read(raw[len(raw):cap(raw)])
 		raw = raw[:len(raw)+n]
-		var over *http.MaxBytesError
-		switch {
-		case err == io.EOF:
+		if err == io.EOF {
 			return raw, nil
-		case errors.As(err, &over):
-			return nil, tooLarge
-		case err != nil:
+		}
+		if err != nil {
+			var over *http.MaxBytesError
+			if errors.As(err, &over) {
+				return nil, h.tooLarge()
+			}
 			return nil, errs.Wrap(errs.Invalid, err, "the request's body ended early or came too slowly")
 		}
 		if len(raw) == cap(raw) {
 			raw = append(raw, make([]byte, len(raw))...)[:len(raw)]
 		}
 	}
+}
+
+func (h *Handler) tooLarge() error {
+	return errs.New(errs.TooLarge, "the request's body is over the limit of %d bytes", h.cfg.MaxBody)
 }
 
 func (h *Handler) checkBody(raw []byte) error {

@@ -49,7 +49,7 @@ func (s *Store) Create(ctx context.Context, e *Entry, id secret.String, live ...
 		}
 		return nil, err
 	}
-	acc := []byte(e.Accessor + " " + t.Key)
+	acc, accKey := []byte(e.Accessor+" "+t.Key), s.accessorKey(e.Namespace, e.Accessor)
 	_, err := s.cfg.Store.Update(ctx, func(tx storage.Tx) error {
 		if e.Parent != "" {
 			live = append(live[:len(live):len(live)], LiveKey(e.Parent))
@@ -63,18 +63,20 @@ func (s *Store) Create(ctx context.Context, e *Entry, id secret.String, live ...
 				return lease.ErrNotLive
 			}
 		}
-		if v, err := tx.Get(rowPrefix + t.Key); err != nil || v != nil {
-			if err == nil {
-				err = errs.New(errs.Invalid, "cannot create a token with a duplicate ID")
+		if !id.IsZero() { // a text that was drawn just now is nobody's
+			if v, err := tx.Get(rowPrefix + t.Key); err != nil || v != nil {
+				if err == nil {
+					err = errs.New(errs.Invalid, "cannot create a token with a duplicate ID")
+				}
+				return err
 			}
-			return err
 		}
 		puts := []struct {
 			key   string
 			value []byte
 		}{
 			{LiveKey(t.Key), []byte(lease.Alive)},
-			{s.accessorKey(e.Namespace, e.Accessor), acc},
+			{accKey, acc},
 		}
 		if e.Parent != "" {
 			puts = append(puts, struct {

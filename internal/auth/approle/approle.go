@@ -20,8 +20,9 @@ import (
 
 // Engine is one mount of the method.
 type Engine struct {
-	env   engine.Env
-	roles memo
+	env     engine.Env
+	roles   memo[role]
+	secrets memo[secretRow]
 
 	ctx    context.Context
 	cancel context.CancelFunc

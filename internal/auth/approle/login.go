@@ -34,7 +34,7 @@ func (e *Engine) loginRole(ctx context.Context, _ *route.Request, in loginIn) (n
 		if err != nil || b == nil {
 			return err
 		}
-		r, err := e.roles.role(at, b)
+		r, err := e.roles.of(at, b, newRole)
 		if err == nil {
 			name = r.Name
 		}
@@ -100,7 +100,7 @@ func (e *Engine) credentials(ctx context.Context, roleID, id string) (r *role, h
 		}
 		key := "none"
 		if b != nil {
-			if r, err = e.roles.role(at, b); err != nil {
+			if r, err = e.roles.of(at, b, newRole); err != nil {
 				return err
 			}
 			key = r.Key
@@ -109,7 +109,10 @@ func (e *Engine) credentials(ctx context.Context, roleID, id string) (r *role, h
 			return nil
 		}
 		hash = e.secretHash(key, id)
-		s, err = secretAt(v, key, hash)
+		at := secretKey(key, hash)
+		if b, err = v.Get(at); err == nil && b != nil {
+			s, err = e.secrets.of(at, b, readSecret)
+		}
 		return err
 	})
 	return r, hash, s, err

@@ -125,40 +125,9 @@ func readAccessor(b []byte) (*accessorRow, error) {
 // role is a role as a login needs it. It is shared and never changed.
 type role struct {
 	roleRow
-	row      []byte // that it was made of
 	cidrs    []netip.Prefix
 	auth     route.Auth // without what a secret id adds
 	metadata map[string]string
-}
-
-// memo keeps roles that were made of rows lately, by where they lie. One is
-// only taken for a row of the same bytes, so nothing has to be invalidated.
-type memo struct {
-	mu    sync.RWMutex
-	roles map[string]*role
-}
-
-// mostRoles bounds a memo to some megabytes.
-const mostRoles = 4096
-
-func (m *memo) role(at string, row []byte) (*role, error) {
-	m.mu.RLock()
-	r := m.roles[at]
-	m.mu.RUnlock()
-	if r != nil && bytes.Equal(r.row, row) {
-		return r, nil
-	}
-	r, err := newRole(bytes.Clone(row))
-	if err != nil {
-		return nil, err
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.roles == nil || len(m.roles) >= mostRoles {
-		m.roles = map[string]*role{}
-	}
-	m.roles[at] = r
-	return r, nil
 }
 
 func newRole(row []byte) (*role, error) {
@@ -166,7 +135,7 @@ func newRole(row []byte) (*role, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &role{roleRow: *rr, row: row, metadata: map[string]string{"role_name": rr.Name}}
+	r := &role{roleRow: *rr, metadata: map[string]string{"role_name": rr.Name}}
 	if r.cidrs, err = tokenparams.CIDRs("secret_id_bound_cidrs", r.SecretCIDRs); err != nil {
 		return nil, err
 	}
@@ -175,6 +144,45 @@ func newRole(row []byte) (*role, error) {
 	r.auth.Alias = &route.Alias{Name: r.RoleID, Metadata: r.metadata}
 	r.auth.Internal = wire.Object(wire.Marshal(&internal{Name: r.Name, Key: r.Key}))
 	return r, nil
+}
+
+// memo keeps what was made of rows lately, by their keys. It is only given for
+// a row of the same bytes, so nothing has to be invalidated.
+type memo[T any] struct {
+	mu   sync.RWMutex
+	made map[string]made[T]
+}
+
+type made[T any] struct {
+	row []byte
+	out *T
+}
+
+// What bounds a memo to some megabytes.
+const (
+	mostMade = 4096
+	mostRow  = 2 << 10
+)
+
+// of gives what from makes of a row. It is shared and must not be changed.
+func (m *memo[T]) of(key string, row []byte, from func([]byte) (*T, error)) (*T, error) {
+	m.mu.RLock()
+	have := m.made[key]
+	m.mu.RUnlock()
+	if have.out != nil && bytes.Equal(have.row, row) {
+		return have.out, nil
+	}
+	out, err := from(row)
+	if err != nil || len(row) > mostRow {
+		return out, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.made == nil || len(m.made) >= mostMade {
+		m.made = map[string]made[T]{}
+	}
+	m.made[key] = made[T]{bytes.Clone(row), out}
+	return out, nil
 }
 
 // roleNamed reads a role; nil when there is none.
@@ -187,7 +195,7 @@ func (e *Engine) roleNamed(v storage.Reader, name string) (*role, error) {
 	if err != nil || b == nil {
 		return nil, err
 	}
-	return e.roles.role(string(at), b)
+	return e.roles.of(string(at), b, newRole)
 }
 
 // errNoRole is what those read who may manage roles; a login never says so.
