@@ -17,12 +17,18 @@ import (
 func (e *encoder) record(kind string, en *Entry) {
 	e.open(kind, en.Time)
 	e.text("error", e.sentence(en))
-	if en.Auth != nil {
-		e.name("auth")
-		e.auth(en.Auth)
+	if asked := en.asked.of(e.fm); asked != nil {
+		e.buf = append(e.buf, asked...)
+	} else {
+		from := len(e.buf)
+		if en.Auth != nil {
+			e.name("auth")
+			e.auth(en.Auth)
+		}
+		e.name("request")
+		e.request(&en.Request)
+		en.asked.keep(e.fm, e.buf[from:])
 	}
-	e.name("request")
-	e.request(&en.Request)
 	if en.Response != nil && kind == "response" {
 		e.name("response")
 		e.response(en.Response, &en.Request)

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"bytes"
 	"net/netip"
 	"time"
 
@@ -21,6 +22,32 @@ type Entry struct {
 	Request  Request
 	Response *Response // nil in a request record
 	Error    string    // the sentence the client reads; empty when all went well
+
+	asked asked
+}
+
+// asked keeps what both records of a request have in common, who asked and for
+// what, as the first was written: hashing it again is most of what the second
+// would cost. It is kept for one format, which is all there is on most servers.
+type asked struct {
+	by *formatter // nil: nothing is kept
+	b  []byte
+}
+
+// mostAsked bounds what is kept while a request is answered.
+const mostAsked = 8 << 10
+
+func (a *asked) keep(by *formatter, b []byte) {
+	if a.by == nil && len(b) <= mostAsked {
+		a.by, a.b = by, bytes.Clone(b)
+	}
+}
+
+func (a *asked) of(by *formatter) []byte {
+	if by == nil || a.by != by {
+		return nil
+	}
+	return a.b
 }
 
 // Auth describes a token: the caller's, or one that a login hands out.

@@ -102,7 +102,7 @@ type formatter struct {
 func newFormatter(f Format) *formatter {
 	fm := &formatter{Format: f}
 	fm.pool.New = func() any {
-		e := &encoder{f: f, mac: hmac.New(sha256.New, []byte(f.Salt.Reveal()))}
+		e := &encoder{f: f, fm: fm, mac: hmac.New(sha256.New, []byte(f.Salt.Reveal()))}
 		e.hashField = e.field
 		return e
 	}
@@ -124,6 +124,7 @@ func (fm *formatter) put(e *encoder) {
 // a time.
 type encoder struct {
 	f         Format
+	fm        *formatter
 	buf       []byte
 	mac       hash.Hash
 	plain     []byte   // a secret's bytes while it is hashed; wiped after
