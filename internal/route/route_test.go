@@ -293,6 +293,42 @@ func TestResults(t *testing.T) {
 	}
 }
 
+// TestLockedBy: the alias is named, and asked about, before the handler runs.
+func TestLockedBy(t *testing.T) {
+	type loginIn struct {
+		Name string `json:"name"`
+	}
+	tab, ran := route.NewTable(), 0
+	login := func(_ context.Context, _ *route.Request, in loginIn) (*route.Auth, error) {
+		ran++
+		return &route.Auth{DisplayName: in.Name}, nil
+	}
+	route.Login(tab, "login/{name}", login, route.LockedBy(func(in loginIn) string { return strings.ToLower(in.Name) }))
+	route.Login(tab, "open/{name}", login)
+	no := errs.New(errs.Denied, "no")
+	for _, c := range []struct {
+		path, alias string
+		err         error
+		ran         int
+	}{{"login/Ann", "ann", nil, 1}, {"login/Bob", "", no, 0}, {"open/Bob", "", nil, 1}} {
+		req := &route.Request{Op: wire.OpUpdate, Path: c.path}
+		ep, err := tab.Route(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ran = 0
+		auth, alias, err := ep.LogIn(t.Context(), req, func(_ context.Context, alias string) error {
+			if alias == "bob" {
+				return no
+			}
+			return nil
+		})
+		if alias != c.alias || !errors.Is(err, c.err) || ran != c.ran || (auth != nil) != (c.err == nil) {
+			t.Errorf("%s = %v, alias %q, %v, ran %d times; want %+v", c.path, auth, alias, err, ran, c)
+		}
+	}
+}
+
 func TestWalk(t *testing.T) {
 	tab := route.NewTable()
 	route.Write(tab, "b", where(""))
