@@ -94,6 +94,9 @@ type answer struct {
 		Keys     []string `json:"keys"`
 		Username string   `json:"username"`
 		Password string   `json:"password"`
+
+		Ciphertext string `json:"ciphertext"`
+		Signature  string `json:"signature"`
 	} `json:"data"`
 	Auth struct {
 		ClientToken string `json:"client_token"`

@@ -30,6 +30,9 @@ type workload struct {
 	ops  bool    // compare operations per second, not CPU per operation
 	bar  float64 // how many units it may cost, or (ops) how many it must reach; 0: no bar
 	plus float64 // instead of a bar in units: how many µs of CPU it may cost more
+
+	beside     float64 // µs of CPU that it may cost beside the units: what was asked for
+	besideName string
 }
 
 // row is a finished workload: the medians over its rounds.
@@ -86,7 +89,10 @@ func speedCommand(ctx context.Context, fs *flag.FlagSet, args []string) error {
 	}
 
 	var rows []*row
-	for _, w := range speedWorkloads(plain, audited, control, db) {
+	if err := plain.setupTransit(ctx); err != nil {
+		return err
+	}
+	for _, w := range append(speedWorkloads(plain, audited, control, db), transitWorkloads(plain)...) {
 		if *only == "" || match.MatchString(w.name) {
 			rows = append(rows, &row{workload: w})
 		}
@@ -243,9 +249,12 @@ func (r *row) compare(unit *row) (compared, bar string, ok bool) {
 		x := r.cpu - unit.cpu
 		return fmt.Sprintf("%+.0f µs over %s", x, unit.name), fmt.Sprintf("≤ %+.0f µs", r.plus), x <= r.plus
 	}
-	x := r.cpu / unit.cpu
+	x := (r.cpu - r.beside) / unit.cpu
 	if r.bar > 0 {
 		bar = fmt.Sprintf("≤ %g", r.bar)
+	}
+	if r.beside > 0 {
+		return fmt.Sprintf("%.2f × %s (CPU), and %s of %.0f µs", x, unit.name, r.besideName, r.beside), bar, r.bar == 0 || x <= r.bar
 	}
 	return fmt.Sprintf("%.2f × %s (CPU)", x, unit.name), bar, r.bar == 0 || x <= r.bar
 }

@@ -35,6 +35,8 @@ type subject struct {
 	judged [2]string         // tokens with a single rule, and with very many
 	pool   chan string       // leases to revoke
 	logins map[string][]byte // what logins for each kind of token send
+
+	transit transitBodies
 }
 
 // newSubject starts a server and prepares what needs no database.
