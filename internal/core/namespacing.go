@@ -153,7 +153,7 @@ func addOwn(tx storage.Tx, ns string, row PolicyRow) error {
 	for name, text := range map[string]string{
 		policy.DefaultName: policy.DefaultText, policy.ResponseWrappingName: policy.ResponseWrappingText,
 	} {
-		row.Name, row.Text = name, text
+		row.Name, row.Text, row.Edition = name, text, 1
 		if err := putJSON(tx, policyPrefix+ns+"/"+name, row); err != nil {
 			return err
 		}

@@ -3,8 +3,10 @@ package core
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/leasehold/leasehold/internal/engine"
@@ -20,19 +22,31 @@ import (
 //
 //	policy/<ns>/<name>     PolicyRow, JSON
 //	pwpolicy/<ns>/<name>   PolicyRow, JSON: a password policy
+//
+// and when policies end, see policies_end.go.
 const (
 	policyPrefix   = "policy/"
 	passwordPrefix = "pwpolicy/"
-	policyVersion  = 1
+	policyVersion  = 2
 )
 
-// PolicyRow is a policy as it is stored. Version 1.
+// PolicyRow is a policy as it is stored. Version 2; version 1 had the first
+// four fields.
 type PolicyRow struct {
 	V        int       `json:"v"`
 	Name     string    `json:"name"`
 	Text     string    `json:"text"` // as it was written
 	Modified time.Time `json:"mod"`
+	// Edition counts the writes since the policy was made, from 1; 0 is one
+	// of version 1.
+	Edition int `json:"ed,omitempty"`
+	// CASRequired wants every writer to name the edition that it has seen.
+	CASRequired bool `json:"cas,omitempty"`
+	// Expires is when the policy ends: from then on it is not there. Zero: never.
+	Expires time.Time `json:"exp,omitzero"`
 }
+
+func (r *PolicyRow) expired(now time.Time) bool { return !r.Expires.IsZero() && !now.Before(r.Expires) }
 
 // policies holds compiled policies and the sets that tokens share, both made
 // when they are first needed and dropped when a policy changes.
@@ -45,6 +59,10 @@ type policies struct {
 	bound   map[boundKey]bound        // with what an entity adds
 	drops   uint64                    // counts drop
 	invalid storage.Revision
+
+	// until is the Unix time in nanoseconds at which the first policy of those
+	// in memory ends, and all are dropped; 0: none of them ends.
+	until atomic.Int64
 }
 
 // mostSets bounds the sets in memory; past it they are made anew.
@@ -53,6 +71,9 @@ const mostSets = 4096
 // set is what a token may do, and the entity that it does it as: nil without.
 // A policy or an entity that cannot be read refuses the token.
 func (ps *policies) set(ctx context.Context, e *token.Entry) (*policy.Set, *engine.Identified, error) {
+	if until := ps.until.Load(); until != 0 && ps.u.core.cfg.Now().UnixNano() >= until {
+		ps.drop(0)
+	}
 	if e.EntityID == "" {
 		s, err := ps.setOf(ctx, e.Namespace, e.Policies, e.PolicyKey())
 		return s, nil, err
@@ -67,7 +88,7 @@ func (ps *policies) set(ctx context.Context, e *token.Entry) (*policy.Set, *engi
 
 func (ps *policies) setOf(ctx context.Context, ns string, names []string, key string) (*policy.Set, error) {
 	ps.mu.RLock()
-	s := ps.sets[key]
+	s, drops := ps.sets[key], ps.drops
 	ps.mu.RUnlock()
 	if s != nil {
 		return s, nil
@@ -90,7 +111,7 @@ func (ps *policies) setOf(ctx context.Context, ns string, names []string, key st
 	s = policy.NewSet(list...)
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
-	if rev >= ps.invalid {
+	if rev >= ps.invalid && ps.drops == drops {
 		if ps.sets == nil || len(ps.sets) >= mostSets {
 			ps.sets = map[string]*policy.Set{}
 		}
@@ -104,7 +125,7 @@ func (ps *policies) get(ctx context.Context, ns, name string) (*policy.Policy, s
 	key := ns + "/" + name
 	ps.mu.RLock()
 	p, ok := ps.parsed[key]
-	rev := ps.invalid
+	rev, drops := ps.invalid, ps.drops
 	ps.mu.RUnlock()
 	if ok {
 		return p, rev, nil
@@ -120,26 +141,48 @@ func (ps *policies) get(ctx context.Context, ns, name string) (*policy.Policy, s
 	}
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
-	if rev >= ps.invalid {
+	if rev >= ps.invalid && ps.drops == drops {
 		if ps.parsed == nil || len(ps.parsed) >= mostSets {
 			ps.parsed = map[string]*policy.Policy{}
 		}
 		ps.parsed[key] = p
+		if row != nil && !row.Expires.IsZero() {
+			ps.endsLocked(row.Expires)
+		}
 	}
 	return p, rev, nil
 }
 
+// endsLocked has everything made anew when a policy that was made to sets ends.
+func (ps *policies) endsLocked(at time.Time) {
+	if first := ps.until.Load(); first == 0 || at.UnixNano() < first {
+		ps.until.Store(at.UnixNano())
+	}
+}
+
+// read is a policy's row, nil when there is none or it has expired.
 func (ps *policies) read(ctx context.Context, prefix, ns, name string) (row *PolicyRow, rev storage.Revision, err error) {
 	err = ps.u.store.View(ctx, func(v storage.View) error {
 		rev = v.Revision()
-		b, err := v.Get(prefix + ns + "/" + name)
-		if err != nil || b == nil {
-			return err
-		}
-		row = new(PolicyRow)
-		return json.Unmarshal(b, row)
+		row, err = policyAt(v, prefix+ns+"/"+name, ps.u.core.cfg.Now())
+		return err
 	})
 	return row, rev, err
+}
+
+func policyAt(r storage.Reader, key string, now time.Time) (*PolicyRow, error) {
+	b, err := r.Get(key)
+	if err != nil || b == nil {
+		return nil, err
+	}
+	row := new(PolicyRow)
+	if err := json.Unmarshal(b, row); err != nil {
+		return nil, err
+	}
+	if row.expired(now) {
+		return nil, nil
+	}
+	return row, nil
 }
 
 // changed drops what a written policy may be part of.
@@ -153,6 +196,7 @@ func (ps *policies) drop(rev storage.Revision) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	ps.parsed, ps.sets, ps.bound, ps.invalid = nil, nil, nil, max(ps.invalid, rev)
+	ps.until.Store(0)
 	ps.drops++
 }
 
@@ -185,37 +229,77 @@ func (c *Core) HasPolicy(ctx context.Context, ns, name string) (bool, error) {
 	return p != nil, err
 }
 
-// PolicyNames lists the stored policies of a kind, in order.
-func (c *Core) PolicyNames(ctx context.Context, kind PolicyKind, ns string) (names []string, err error) {
+// Policies gives the policies of a kind whose names begin with a prefix, in
+// the order of their names. Of one that cannot be read only the name is there.
+func (c *Core) Policies(ctx context.Context, kind PolicyKind, ns, prefix string) (rows []PolicyRow, err error) {
 	u, err := c.open()
 	if err != nil {
 		return nil, err
 	}
-	prefix := string(kind) + ns + "/"
+	all, now := string(kind)+ns+"/", c.cfg.Now()
+	from := all + prefix
 	err = u.store.View(ctx, func(v storage.View) error {
-		return storage.ScanEach(v, prefix, storage.PrefixEnd(prefix), 0, func(key string, _ []byte, _ error) bool {
-			names = append(names, key[len(prefix):]) // the key says it all
+		return storage.ScanEach(v, from, storage.PrefixEnd(from), 0, func(key string, b []byte, bad error) bool {
+			row := PolicyRow{Name: key[len(all):]}
+			if bad != nil || json.Unmarshal(b, &row) != nil {
+				row = PolicyRow{Name: key[len(all):]}
+			}
+			if !row.expired(now) {
+				rows = append(rows, row)
+			}
 			return true
 		})
 	})
+	return rows, err
+}
+
+// PolicyNames lists the policies of a kind, in order.
+func (c *Core) PolicyNames(ctx context.Context, kind PolicyKind, ns string) ([]string, error) {
+	rows, err := c.Policies(ctx, kind, ns, "")
+	names := make([]string, len(rows))
+	for i, r := range rows {
+		names[i] = r.Name
+	}
 	return names, err
 }
 
 // WritePolicy stores a policy that was parsed before. The name is a clean one.
 func (c *Core) WritePolicy(ctx context.Context, kind PolicyKind, ns, name, text string) error {
+	return c.ChangePolicy(ctx, kind, ns, name, func(*PolicyRow) (PolicyRow, error) { return PolicyRow{Text: text}, nil })
+}
+
+// ChangePolicy stores what change makes of a policy, nil when there is none.
+// Its text must have been parsed before. change may be called more than once;
+// what it says of name, edition and time is not looked at.
+func (c *Core) ChangePolicy(ctx context.Context, kind PolicyKind, ns, name string, change func(old *PolicyRow) (PolicyRow, error)) error {
 	u, err := c.open()
 	if err != nil {
 		return err
 	}
-	b, err := json.Marshal(PolicyRow{V: policyVersion, Name: name, Text: text, Modified: c.cfg.Now().Round(0)})
-	if err != nil {
-		return err
+	if len(name) == 0 || len(name) > 512 || slices.Contains(strings.Split(name, "/"), "") {
+		return errs.New(errs.Invalid, "a policy name has 1 to 512 characters, and none of its parts between slashes is empty")
 	}
-	if len(name) == 0 || len(name) > 512 || strings.Contains(name, "/") {
-		return errs.New(errs.Invalid, "a policy name has 1 to 512 characters and no slash")
-	}
+	key := string(kind) + ns + "/" + name
 	_, err = u.store.Update(ctx, func(tx storage.Tx) error {
-		return tx.Put(string(kind)+ns+"/"+name, b)
+		now := c.cfg.Now().Round(0)
+		old, err := policyAt(tx, key, now)
+		if err != nil && !isBadRow(err) { // a bad one is written anew
+			return err
+		}
+		row, err := change(old)
+		if err != nil {
+			return err
+		}
+		row.V, row.Name, row.Modified, row.Edition = policyVersion, name, now, 1
+		if old != nil {
+			row.Edition = old.Edition + 1
+		}
+		if kind == ACLPolicy && !row.Expires.IsZero() {
+			if err := tx.Put(policyEnd(row.Expires, ns+"/"+name), nil); err != nil {
+				return err
+			}
+		}
+		return putJSON(tx, key, row)
 	})
 	return err
 }

@@ -234,6 +234,7 @@ func (u *unsealed) sweep(ctx context.Context) {
 		u.sweepMounts(ctx)
 		u.sweepQuotas(ctx)
 		u.lockouts.sweep(ctx)
+		u.sweepPolicies(ctx)
 		u.rotateIfDue(ctx)
 		select {
 		case <-ctx.Done():

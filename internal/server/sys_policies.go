@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"net/netip"
-	"slices"
 	"strings"
 
 	"github.com/leasehold/leasehold/internal/core"
@@ -16,55 +15,88 @@ import (
 	"github.com/leasehold/leasehold/internal/wire"
 )
 
-// policyStore is core's store of one kind of policy.
-type policyStore struct {
-	c    *core.Core
-	kind core.PolicyKind
+// policies is core's store of what tokens may do.
+type policies struct{ c *core.Core }
+
+var _ sys.Policies = policies{}
+
+func policyOf(r core.PolicyRow) sys.Policy {
+	return sys.Policy{Name: r.Name, Text: r.Text, Version: r.Edition, Modified: r.Modified, Expires: r.Expires, CASRequired: r.CASRequired}
 }
 
-var _ sys.PolicyStore = policyStore{}
+func (p policies) Read(ctx context.Context, ns, name string) (sys.Policy, bool, error) {
+	row, err := p.c.Policy(ctx, core.ACLPolicy, ns, name)
+	if err != nil || row == nil {
+		return sys.Policy{}, false, err
+	}
+	return policyOf(*row), true, nil
+}
 
-func (p policyStore) Read(ctx context.Context, ns, name string) (text string, ok bool, err error) {
-	row, err := p.c.Policy(ctx, p.kind, ns, name)
+// List leaves out those for the server's own use: they are no choice for
+// anybody.
+func (p policies) List(ctx context.Context, ns, prefix string) (list []sys.Policy, err error) {
+	rows, err := p.c.Policies(ctx, core.ACLPolicy, ns, prefix)
+	for _, r := range rows {
+		if policy.Assignable(r.Name) {
+			list = append(list, policyOf(r))
+		}
+	}
+	return list, err
+}
+
+func (p policies) Check(name, text string) error {
+	name = policy.CleanName(name)
+	if err := policy.CheckWrite(name); err != nil {
+		return err
+	}
+	_, err := policy.Parse(name, text)
+	return err
+}
+
+func (p policies) Write(ctx context.Context, ns, name string, change func(old sys.Policy, ok bool) (sys.Policy, error)) error {
+	return p.c.ChangePolicy(ctx, core.ACLPolicy, ns, policy.CleanName(name), func(old *core.PolicyRow) (core.PolicyRow, error) {
+		var was sys.Policy
+		if old != nil {
+			was = policyOf(*old)
+		}
+		next, err := change(was, old != nil)
+		return core.PolicyRow{Text: next.Text, Expires: next.Expires, CASRequired: next.CASRequired}, err
+	})
+}
+
+func (p policies) Delete(ctx context.Context, ns, name string) error {
+	if err := policy.CheckDelete(policy.CleanName(name)); err != nil {
+		return err
+	}
+	return p.c.DeletePolicy(ctx, core.ACLPolicy, ns, name)
+}
+
+// passwordPolicies is core's store of how passwords look.
+type passwordPolicies struct{ c *core.Core }
+
+var _ sys.PasswordPolicies = passwordPolicies{}
+
+func (p passwordPolicies) Read(ctx context.Context, ns, name string) (text string, ok bool, err error) {
+	row, err := p.c.Policy(ctx, core.PasswordPolicy, ns, name)
 	if err != nil || row == nil {
 		return "", false, err
 	}
 	return row.Text, true, nil
 }
 
-func (p policyStore) Names(ctx context.Context, ns string) ([]string, error) {
-	names, err := p.c.PolicyNames(ctx, p.kind, ns)
-	if p.kind == core.ACLPolicy {
-		// Those for the server's own use are no choice for anybody.
-		names = slices.DeleteFunc(names, func(name string) bool { return !policy.Assignable(name) })
-	}
-	return names, err
+func (p passwordPolicies) Names(ctx context.Context, ns string) ([]string, error) {
+	return p.c.PolicyNames(ctx, core.PasswordPolicy, ns)
 }
 
-func (p policyStore) Write(ctx context.Context, ns, name, text string) error {
-	if p.kind == core.PasswordPolicy {
-		if _, err := password.Parse(text); err != nil {
-			return err
-		}
-		return p.c.WritePolicy(ctx, p.kind, ns, name, text)
-	}
-	name = policy.CleanName(name)
-	if err := policy.CheckWrite(name); err != nil {
+func (p passwordPolicies) Write(ctx context.Context, ns, name, text string) error {
+	if _, err := password.Parse(text); err != nil {
 		return err
 	}
-	if _, err := policy.Parse(name, text); err != nil {
-		return err
-	}
-	return p.c.WritePolicy(ctx, p.kind, ns, name, text)
+	return p.c.WritePolicy(ctx, core.PasswordPolicy, ns, name, text)
 }
 
-func (p policyStore) Delete(ctx context.Context, ns, name string) error {
-	if p.kind == core.ACLPolicy {
-		if err := policy.CheckDelete(policy.CleanName(name)); err != nil {
-			return err
-		}
-	}
-	return p.c.DeletePolicy(ctx, p.kind, ns, name)
+func (p passwordPolicies) Delete(ctx context.Context, ns, name string) error {
+	return p.c.DeletePolicy(ctx, core.PasswordPolicy, ns, name)
 }
 
 // drawPassword draws one by the text of a password policy.

@@ -31,7 +31,7 @@ func (s *Server) addServerEngines(boot *route.Table, engines map[string]engine.F
 	engines["secret/system"] = sys.Factory(sys.Config{
 		Version: version, Mounts: mountTable{c}, MountTable: mountTable{c}, MaxTTL: s.conf.MaxLeaseTTL,
 		Namespaces: namespaces{c}, NamespaceTable: namespaces{c}, NamespaceLocks: namespaces{c},
-		Policies: policyStore{c, core.ACLPolicy}, Passwords: policyStore{c, core.PasswordPolicy}, Password: drawPassword,
+		Policies: policies{c}, Passwords: passwordPolicies{c}, Password: drawPassword,
 		Access: access{c}, Leases: ls, LeaseActions: ls, LeaseCounts: ls.counts, LeaseHolder: ls.holder, TidyLeases: ls.tidy,
 		Fence: fences{s}, Seal: func(context.Context) error { return c.SealSoon() }, Keys: keyring{c}, Shares: shares{c},
 		Status: state{s}.Status, Address: s.conf.APIAddr, Wrapping: wrapping{c}, LockedUsers: lockedUsers{c}, Factors: factors{c},

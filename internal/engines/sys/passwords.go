@@ -8,6 +8,18 @@ import (
 	"github.com/leasehold/leasehold/internal/secret"
 )
 
+// PasswordPolicies holds how passwords look.
+type PasswordPolicies interface {
+	// Read gives a policy's text as it was written.
+	Read(ctx context.Context, ns, name string) (text string, ok bool, err error)
+	// Names lists the policies in order.
+	Names(ctx context.Context, ns string) ([]string, error)
+	// Write stores a text that it has parsed. A fault in it is errs.Invalid.
+	Write(ctx context.Context, ns, name, text string) error
+	// Delete forgets a policy. One that is not there is no error.
+	Delete(ctx context.Context, ns, name string) error
+}
+
 // Password policies say how passwords that the server draws look. Engines use
 // them by name.
 func (e *Engine) passwordRoutes(t *route.Table) {

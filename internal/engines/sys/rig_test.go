@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -55,7 +56,7 @@ func newRig(t testing.TB, change ...func(*sys.Config)) *rig {
 	version := sys.Version{API: "1.20.0", Own: "0.1.0"}
 	r.cfg = sys.Config{
 		Version: version, Mounts: r.mounts, MountTable: r.mounts, MaxTTL: 768 * time.Hour,
-		Policies: &policyBook{}, Passwords: &policyBook{},
+		Policies: &policyBook{}, Passwords: &passwordBook{},
 		Password: func(text string) (secret.String, error) { return secret.New("drawn by " + text), nil },
 		Access:   r.access, Leases: r.leases, LeaseActions: r.leases,
 		LeaseCounts: func(context.Context, string) (map[string]int64, error) {
@@ -219,14 +220,58 @@ func (b *mountBook) Move(_ context.Context, _, from, to string) error {
 }
 
 // policyBook is a store of policies. A text with "bad" in it does not parse.
-type policyBook struct{ texts map[string]string }
+type policyBook struct{ list map[string]sys.Policy }
 
-func (b *policyBook) Read(_ context.Context, _, name string) (string, bool, error) {
+func (b *policyBook) Read(_ context.Context, _, name string) (sys.Policy, bool, error) {
+	p, ok := b.list[name]
+	return p, ok, nil
+}
+
+func (b *policyBook) List(_ context.Context, _, prefix string) (list []sys.Policy, err error) {
+	for _, name := range slices.Sorted(maps.Keys(b.list)) {
+		if strings.HasPrefix(name, prefix) {
+			list = append(list, b.list[name])
+		}
+	}
+	return list, nil
+}
+
+func (b *policyBook) Check(_, text string) error {
+	if strings.Contains(text, "bad") {
+		return errs.New(errs.Invalid, "failed to parse policy")
+	}
+	return nil
+}
+
+func (b *policyBook) Write(_ context.Context, _, name string, change func(sys.Policy, bool) (sys.Policy, error)) error {
+	old, ok := b.list[name]
+	p, err := change(old, ok)
+	if err != nil {
+		return err
+	}
+	if b.list == nil {
+		b.list = map[string]sys.Policy{}
+	}
+	p.Name, p.Version = name, old.Version+1
+	b.list[name] = p
+	return nil
+}
+
+func (b *policyBook) Delete(_ context.Context, _, name string) error {
+	delete(b.list, name)
+	return nil
+}
+
+// passwordBook is a store of password policies. A text with "bad" in it does
+// not parse.
+type passwordBook struct{ texts map[string]string }
+
+func (b *passwordBook) Read(_ context.Context, _, name string) (string, bool, error) {
 	text, ok := b.texts[name]
 	return text, ok, nil
 }
 
-func (b *policyBook) Names(context.Context, string) (names []string, err error) {
+func (b *passwordBook) Names(context.Context, string) (names []string, err error) {
 	for n := range b.texts {
 		names = append(names, n)
 	}
@@ -234,7 +279,7 @@ func (b *policyBook) Names(context.Context, string) (names []string, err error) 
 	return names, nil
 }
 
-func (b *policyBook) Write(_ context.Context, _, name, text string) error {
+func (b *passwordBook) Write(_ context.Context, _, name, text string) error {
 	if strings.Contains(text, "bad") {
 		return errs.New(errs.Invalid, "failed to parse policy")
 	}
@@ -245,7 +290,7 @@ func (b *policyBook) Write(_ context.Context, _, name, text string) error {
 	return nil
 }
 
-func (b *policyBook) Delete(_ context.Context, _, name string) error {
+func (b *passwordBook) Delete(_ context.Context, _, name string) error {
 	delete(b.texts, name)
 	return nil
 }

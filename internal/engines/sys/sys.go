@@ -27,8 +27,8 @@ type Config struct {
 	NamespaceTable NamespaceTable
 	NamespaceLocks NamespaceLocks
 
-	Policies  PolicyStore
-	Passwords PolicyStore
+	Policies  Policies
+	Passwords PasswordPolicies
 	// Password draws one by the text of a password policy.
 	Password func(text string) (secret.String, error)
 

@@ -62,6 +62,66 @@ func TestPolicies(t *testing.T) {
 	r.refused(errs.Invalid, "missing policy", wire.OpUpdate, "policies/password/p", `{}`)
 }
 
+// TestPolicyVersions writes policies the way OpenBao's clients do, who say
+// which version they have seen and how long a policy is to last.
+func TestPolicyVersions(t *testing.T) {
+	r := newRig(t)
+	const body = `"policy":"path \"a\" { capabilities = [\"read\"] }"`
+	r.must(wire.OpUpdate, "policies/acl/team/app", `{`+body+`,"cas":-1,"cas_required":true,"ttl":"1h"}`)
+	got := r.must(wire.OpRead, "policies/acl/team/app", "").data
+	if fmt.Sprintf("%v %v %v", got["version"], got["cas_required"], got["expiration"]) != "1 true 2026-01-02T04:04:05Z" {
+		t.Errorf("the policy reads as %v", got)
+	}
+	for _, c := range []struct{ why, op, body string }{
+		{"check-and-set parameter required", "POST", `{` + body + `}`},
+		{"check-and-set parameter required", "PATCH", `{"ttl":"2h"}`},
+		{"did not match", "POST", `{` + body + `,"cas":-1}`},
+		{"did not match", "PATCH", `{"cas":2}`},
+		{"exclude each other", "PATCH", `{"cas":1,"ttl":"1h","expiration":"2026-02-02T00:00:00Z"}`},
+		{"in the past", "PATCH", `{"cas":1,"expiration":"2026-01-01T00:00:00Z"}`},
+		{"not supported", "PATCH", `{"cas":1,"allow_slashes_in_identity_templates":true}`},
+		{"parse", "PATCH", `{"cas":1,"policy":"bad"}`},
+	} {
+		op := wire.OpUpdate
+		if c.op == "PATCH" {
+			op = wire.OpPatch
+		}
+		r.refused(errs.Invalid, c.why, op, "policies/acl/team/app", c.body)
+	}
+
+	// What a patch does not name stays; a write sets it back.
+	r.must(wire.OpPatch, "policies/acl/team/app", `{"cas":1,"policy":"path \"b\" {}"}`)
+	if got := r.must(wire.OpRead, "policy/team/app", "").data; fmt.Sprintf("%v %v %v %v", got["version"], got["cas_required"], got["expiration"], got["rules"]) != `2 true 2026-01-02T04:04:05Z path "b" {}` {
+		t.Errorf("after a patch the policy reads as %v", got)
+	}
+	r.must(wire.OpPatch, "policies/acl/team/app", `{"cas":2,"expiration":null}`)
+	if got := r.must(wire.OpRead, "policies/acl/team/app", "").data; got["expiration"] != nil {
+		t.Errorf("without its expiration the policy reads as %v", got)
+	}
+	r.must(wire.OpUpdate, "policies/acl/team/app", `{`+body+`,"cas":3}`)
+	if got := r.must(wire.OpRead, "policies/acl/team/app", "").data; fmt.Sprint(got["version"], got["cas_required"]) != "4 false" {
+		t.Errorf("after a write the policy reads as %v", got)
+	}
+	r.refused(errs.NotFound, "no policy", wire.OpPatch, "policies/acl/none", `{"ttl":"1h"}`)
+
+	r.must(wire.OpUpdate, "policies/acl/other", `{`+body+`}`)
+	for path, want := range map[string]string{
+		"policies/acl": "[other team/app root]", "policies/acl/team": "[team/app]", "policy/team": "[team/app]",
+		"policies/detailed/acl": "[other team/app root]", "policies/detailed/acl/team/": "[team/app]",
+	} {
+		if got := r.must(wire.OpList, path, "").data; fmt.Sprint(got["keys"]) != want {
+			t.Errorf("LIST %s = %v, want %s", path, got, want)
+		}
+	}
+	if _, err := r.call(wire.OpList, "policies/acl/none", ""); !isPath(err) {
+		t.Errorf("listing below a prefix that there is not = %v, want nothing there", err)
+	}
+	info, _ := r.must(wire.OpList, "policies/detailed/acl", "").data["key_info"].(map[string]any)
+	if one, _ := info["team/app"].(map[string]any); one["name"] != "team/app" || fmt.Sprint(one["version"]) != "4" || one["policy"] == "" {
+		t.Errorf("the detailed list has %v", info)
+	}
+}
+
 func TestCapabilities(t *testing.T) {
 	r := newRig(t)
 	r.access["app"] = map[string][]string{"kv/a": {"list", "read"}}
