@@ -85,6 +85,21 @@ func (l *lockouts) who(m *mounted, alias string) string {
 	return m.Namespace + "/" + m.ID + "/" + hex.EncodeToString(h[:16])
 }
 
+// attempt is one try to log in.
+type attempt struct {
+	l     *lockouts
+	m     *mounted
+	alias string
+	key   string // see who; "" until somebody asks
+}
+
+func (a *attempt) who() string {
+	if a.key == "" {
+		a.key = a.l.who(a.m, a.alias)
+	}
+	return a.key
+}
+
 // quiet reports that nobody is locked out and nobody has failed, which costs
 // next to nothing to find out.
 func (l *lockouts) quiet(ctx context.Context) (bool, error) {
@@ -103,12 +118,13 @@ func (l *lockouts) quiet(ctx context.Context) (bool, error) {
 }
 
 // admit refuses an alias that is locked out.
-func (l *lockouts) admit(ctx context.Context, m *mounted, alias string) error {
+func (a *attempt) admit(ctx context.Context) error {
+	l := a.l
 	quiet, err := l.quiet(ctx)
-	if err != nil || quiet || l.u.core.lockout(m).Disable {
+	if err != nil || quiet || l.u.core.lockout(a.m).Disable {
 		return err
 	}
-	who, now := l.who(m, alias), l.u.core.cfg.Now()
+	who, now := a.who(), l.u.core.cfg.Now()
 	locked := l.fails.locked(who, now)
 	if !locked && l.any.Load() {
 		row, err := l.read(ctx, who)
@@ -146,26 +162,27 @@ func lockAt(v storage.Reader, who string) (*lockRow, error) {
 	return row, nil
 }
 
-// outcome takes note of how a login with an alias went. Whoever was locked out
+// outcome takes note of how a login went. Whoever was locked out
 // meanwhile, by guesses made at the same time, is refused after all: many
 // guesses at once are no way around the limit.
-func (l *lockouts) outcome(ctx context.Context, m *mounted, alias string, err error) error {
+func (a *attempt) outcome(ctx context.Context, err error) error {
+	l, m := a.l, a.m
 	if err == nil {
-		if err := l.admit(ctx, m, alias); err != nil {
+		if err := a.admit(ctx); err != nil {
 			return err
 		}
 		if !l.fails.empty() {
-			l.fails.clear(l.who(m, alias))
+			l.fails.clear(a.who())
 		}
 		return nil
 	}
 	lim := l.u.core.lockout(m)
-	if lim.Disable || len(alias) > mostAlias || !errors.Is(err, route.ErrCredentials) {
+	if lim.Disable || len(a.alias) > mostAlias || !errors.Is(err, route.ErrCredentials) {
 		return err
 	}
-	who, now := l.who(m, alias), l.u.core.cfg.Now()
+	who, now := a.who(), l.u.core.cfg.Now()
 	if l.fails.add(who, now, lim) && l.rate.take(now) {
-		row := lockRow{V: lockVersion, Mount: m.ID, Alias: alias, Until: now.Add(lim.Duration).Round(0)}
+		row := lockRow{V: lockVersion, Mount: m.ID, Alias: a.alias, Until: now.Add(lim.Duration).Round(0)}
 		// The attempt that locks is answered like the others before it,
 		// whether its row could be written or not.
 		if werr := l.write(context.WithoutCancel(ctx), who, row); werr != nil {

@@ -17,12 +17,16 @@ import (
 
 // login makes the token that an auth method grants.
 func (x *exchange) login(ctx context.Context) error {
-	a, alias, err := x.ep.LogIn(ctx, &x.r, x.mayTry)
+	try := attempt{l: &x.u.lockouts, m: x.m}
+	a, alias, err := x.ep.LogIn(ctx, &x.r, func(ctx context.Context, alias string) error {
+		try.alias = alias
+		return try.admit(ctx) // before the method does any work
+	})
 	if err == nil && a == nil {
 		err = errDenied
 	}
 	if alias != "" {
-		err = x.u.lockouts.outcome(ctx, x.m, alias, err)
+		err = try.outcome(ctx, err)
 	}
 	if err != nil {
 		return err
@@ -100,11 +104,6 @@ func (x *exchange) hand(ctx context.Context, e *token.Entry, who *engine.Identif
 	x.resp.Auth = wire.Of(NewTokenReply(t, identityPolicies(who, t.Namespace)))
 	x.resp.Sent = x.revokeIfUnsent(ctx, t)
 	return nil
-}
-
-// mayTry refuses an alias that is locked out, before its method does any work.
-func (x *exchange) mayTry(ctx context.Context, alias string) error {
-	return x.u.lockouts.admit(ctx, x.m, alias)
 }
 
 // revokeIfUnsent ends a token whose client has gone.
