@@ -91,22 +91,43 @@ func TestInitAndUnseal(t *testing.T) {
 }
 
 func TestRootTokenByShares(t *testing.T) {
+	for _, base := range []string{"generate-root/", "generate-root-token/"} {
+		t.Run(base, func(t *testing.T) { testRootTokenByShares(t, base) })
+	}
+}
+
+// TestNewerPathsWantAToken: OpenBao's names for what the holders of shares do
+// are not open to everybody, as Vault's are.
+func TestNewerPathsWantAToken(t *testing.T) {
+	r := newRig(t)
+	for path, open := range map[string]bool{
+		"rekey/init": true, "generate-root/attempt": true,
+		"rotate/root/init": false, "rotate/root/update": false, "rotate/recovery/init": false, "rotate/recovery/verify": false,
+		"generate-root-token/attempt": false, "generate-root-token/update": false,
+	} {
+		if ep, _, err := r.table.Lookup(wire.OpUpdate, path); err != nil || ep.Unauth != open {
+			t.Errorf("%s is open to everybody: %v (%v), want %v", path, ep != nil && ep.Unauth, err, open)
+		}
+	}
+}
+
+func testRootTokenByShares(t *testing.T, base string) {
 	r := newRig(t)
 	r.state.initialized, r.state.threshold = true, 2
-	r.refused(errs.Invalid, "no root generation in progress", wire.OpUpdate, "generate-root/update", `{"key":"`+share("good", 1)+`","nonce":"x"}`)
-	r.refused(errs.Invalid, "PGP", wire.OpUpdate, "generate-root/attempt", `{"pgp_key":"x"}`)
-	r.refused(errs.Invalid, "one-time password", wire.OpUpdate, "generate-root/attempt", `{"otp":"short"}`)
-	begun := r.must(wire.OpUpdate, "generate-root/attempt", "").data
+	r.refused(errs.Invalid, "no root generation in progress", wire.OpUpdate, base+"update", `{"key":"`+share("good", 1)+`","nonce":"x"}`)
+	r.refused(errs.Invalid, "PGP", wire.OpUpdate, base+"attempt", `{"pgp_key":"x"}`)
+	r.refused(errs.Invalid, "one-time password", wire.OpUpdate, base+"attempt", `{"otp":"short"}`)
+	begun := r.must(wire.OpUpdate, base+"attempt", "").data
 	nonce, otp := begun["nonce"].(string), begun["otp"].(string)
 	if begun["otp_length"] != 28.0 || len(otp) != 28 || begun["required"] != 2.0 {
 		t.Errorf("begun with %v", begun)
 	}
-	r.refused(errs.Invalid, "already in progress", wire.OpUpdate, "generate-root/attempt", "")
+	r.refused(errs.Invalid, "already in progress", wire.OpUpdate, base+"attempt", "")
 	give := func(word string, n int) (map[string]any, error) {
-		a, err := r.call(wire.OpUpdate, "generate-root/update", fmt.Sprintf(`{"key":%q,"nonce":%q}`, share(word, n), nonce))
+		a, err := r.call(wire.OpUpdate, base+"update", fmt.Sprintf(`{"key":%q,"nonce":%q}`, share(word, n), nonce))
 		return a.data, err
 	}
-	r.refused(errs.Invalid, "incorrect nonce", wire.OpUpdate, "generate-root/update", `{"key":"`+share("good", 1)+`","nonce":"other"}`)
+	r.refused(errs.Invalid, "incorrect nonce", wire.OpUpdate, base+"update", `{"key":"`+share("good", 1)+`","nonce":"other"}`)
 	for range 2 { // the same share counts once
 		if got, err := give("good", 1); err != nil || got["progress"] != 1.0 || got["complete"] != false {
 			t.Fatalf("the first share = %v, %v, want progress 1", got, err)
@@ -115,7 +136,7 @@ func TestRootTokenByShares(t *testing.T) {
 	if _, err := give("wrong", 2); !errs.Is(err, errs.Invalid) {
 		t.Fatalf("a wrong share = %v, want a refusal", err)
 	}
-	if got := r.must(wire.OpRead, "generate-root/attempt", "").data; got["progress"] != 0.0 || got["started"] != true || got["otp"] != "" {
+	if got := r.must(wire.OpRead, base+"attempt", "").data; got["progress"] != 0.0 || got["started"] != true || got["otp"] != "" {
 		t.Errorf("after a wrong share the attempt is %v, want it begun again", got)
 	}
 	if _, err := give("good", 1); err != nil {
@@ -129,31 +150,37 @@ func TestRootTokenByShares(t *testing.T) {
 	if got["token"] != "hvs.abcdefghijklmnopqrstuvwx" {
 		t.Errorf("the token decodes to %v", got["token"])
 	}
-	if got := r.must(wire.OpRead, "generate-root/attempt", "").data; got["started"] != false {
+	if got := r.must(wire.OpRead, base+"attempt", "").data; got["started"] != false {
 		t.Errorf("the attempt is %v, want it over", got)
 	}
-	r.must(wire.OpDelete, "generate-root/attempt", "")
+	r.must(wire.OpDelete, base+"attempt", "")
 }
 
 func TestRekey(t *testing.T) {
+	for base, recovery := range map[string]string{"rekey/": "rekey-recovery-key/", "rotate/root/": "rotate/recovery/"} {
+		t.Run(base, func(t *testing.T) { testRekey(t, base, recovery) })
+	}
+}
+
+func testRekey(t *testing.T, base, recovery string) {
 	r := newRig(t)
 	r.state.initialized, r.state.threshold = true, 2
 	for _, body := range []string{
 		`{"secret_shares":3,"secret_threshold":4}`, `{"secret_shares":3,"secret_threshold":2,"backup":true}`,
 		`{"secret_shares":3,"secret_threshold":2,"pgp_keys":["x"]}`,
 	} {
-		r.refused(errs.Invalid, "", wire.OpUpdate, "rekey/init", body)
+		r.refused(errs.Invalid, "", wire.OpUpdate, base+"init", body)
 	}
-	r.refused(errs.Invalid, "recovery rekeying not supported", wire.OpRead, "rekey-recovery-key/init", "")
+	r.refused(errs.Invalid, "recovery rekeying not supported", wire.OpRead, recovery+"init", "")
 
-	nonce := r.must(wire.OpUpdate, "rekey/init", `{"secret_shares":3,"secret_threshold":3,"require_verification":true}`).data["nonce"].(string)
-	r.refused(errs.Invalid, "already in progress", wire.OpUpdate, "rekey/init", `{"secret_shares":1,"secret_threshold":1}`)
-	r.refused(errs.Invalid, "no rekey verification", wire.OpRead, "rekey/verify", "")
-	r.must(wire.OpUpdate, "rekey/update", fmt.Sprintf(`{"key":%q,"nonce":%q}`, share("good", 1), nonce))
-	if got := r.must(wire.OpRead, "rekey/init", "").data; got["progress"] != 1.0 || got["n"] != 3.0 || got["t"] != 3.0 {
+	nonce := r.must(wire.OpUpdate, base+"init", `{"secret_shares":3,"secret_threshold":3,"require_verification":true}`).data["nonce"].(string)
+	r.refused(errs.Invalid, "already in progress", wire.OpUpdate, base+"init", `{"secret_shares":1,"secret_threshold":1}`)
+	r.refused(errs.Invalid, "no rekey verification", wire.OpRead, base+"verify", "")
+	r.must(wire.OpUpdate, base+"update", fmt.Sprintf(`{"key":%q,"nonce":%q}`, share("good", 1), nonce))
+	if got := r.must(wire.OpRead, base+"init", "").data; got["progress"] != 1.0 || got["n"] != 3.0 || got["t"] != 3.0 {
 		t.Errorf("the rekey is %v, want progress 1 of 3 shares", got)
 	}
-	done := r.must(wire.OpUpdate, "rekey/update", fmt.Sprintf(`{"key":%q,"nonce":%q}`, share("good", 2), nonce)).data
+	done := r.must(wire.OpUpdate, base+"update", fmt.Sprintf(`{"key":%q,"nonce":%q}`, share("good", 2), nonce)).data
 	keys := done["keys"].([]any)
 	if done["complete"] != true || len(keys) != 3 || done["verification_required"] != true {
 		t.Fatalf("rekeyed to %v", done)
@@ -162,11 +189,11 @@ func TestRekey(t *testing.T) {
 		t.Error("the new shares counted before they were verified")
 	}
 	verify := done["verification_nonce"].(string)
-	r.refused(errs.Invalid, "none of the new shares", wire.OpUpdate, "rekey/verify", fmt.Sprintf(`{"key":%q,"nonce":%q}`, share("good", 1), verify))
-	r.refused(errs.Invalid, "verification must be performed", wire.OpUpdate, "rekey/update", fmt.Sprintf(`{"key":%q,"nonce":%q}`, share("good", 3), nonce))
-	verify = r.must(wire.OpDelete, "rekey/verify", "").data["nonce"].(string) // anew
+	r.refused(errs.Invalid, "none of the new shares", wire.OpUpdate, base+"verify", fmt.Sprintf(`{"key":%q,"nonce":%q}`, share("good", 1), verify))
+	r.refused(errs.Invalid, "verification must be performed", wire.OpUpdate, base+"update", fmt.Sprintf(`{"key":%q,"nonce":%q}`, share("good", 3), nonce))
+	verify = r.must(wire.OpDelete, base+"verify", "").data["nonce"].(string) // anew
 	for i, k := range keys {
-		got := r.must(wire.OpUpdate, "rekey/verify", fmt.Sprintf(`{"key":%q,"nonce":%q}`, k, verify)).data
+		got := r.must(wire.OpUpdate, base+"verify", fmt.Sprintf(`{"key":%q,"nonce":%q}`, k, verify)).data
 		if last := i == len(keys)-1; (got["complete"] == true) != last {
 			t.Errorf("after new share %d: %v", i, got)
 		}
@@ -175,13 +202,13 @@ func TestRekey(t *testing.T) {
 		t.Errorf("committed %d times with threshold %d, want once with 3", r.state.committed, r.state.threshold)
 	}
 
-	nonce = r.must(wire.OpUpdate, "rekey/init", `{"secret_shares":1,"secret_threshold":1}`).data["nonce"].(string)
-	r.refused(errs.Invalid, "incorrect nonce", wire.OpDelete, "rekey/init", `{"nonce":"other"}`)
-	r.must(wire.OpDelete, "rekey/init", fmt.Sprintf(`{"nonce":%q}`, nonce))
-	if got := r.must(wire.OpRead, "rekey/init", "").data; got["started"] != false || got["n"] != 0.0 {
+	nonce = r.must(wire.OpUpdate, base+"init", `{"secret_shares":1,"secret_threshold":1}`).data["nonce"].(string)
+	r.refused(errs.Invalid, "incorrect nonce", wire.OpDelete, base+"init", `{"nonce":"other"}`)
+	r.must(wire.OpDelete, base+"init", fmt.Sprintf(`{"nonce":%q}`, nonce))
+	if got := r.must(wire.OpRead, base+"init", "").data; got["started"] != false || got["n"] != 0.0 {
 		t.Errorf("a rekey that was called off is %v", got)
 	}
 	r.state.recovery = true
-	r.refused(errs.Invalid, "opens itself", wire.OpRead, "rekey/init", "")
-	r.must(wire.OpRead, "rekey-recovery-key/init", "")
+	r.refused(errs.Invalid, "opens itself", wire.OpRead, base+"init", "")
+	r.must(wire.OpRead, recovery+"init", "")
 }

@@ -20,6 +20,13 @@ func (e *Engine) generateRootRoutes(t *route.Table) {
 	route.Delete(t, "generate-root/attempt", e.cancelRoot, bare, route.Unauth(), route.Doc("Call off making a root token."))
 	route.Write(t, "generate-root/update", e.updateRoot, bare, route.Unauth(), route.Doc("Give one share for making a root token."))
 
+	// OpenBao's newer paths want a token too.
+	top := route.InForm(route.TopLevel)
+	route.Read(t, "generate-root-token/attempt", e.rootAttempt, top, route.Doc("Tell how far making a root token is."))
+	route.Write(t, "generate-root-token/attempt", e.beginRoot, top, route.Doc("Begin to make a root token."))
+	route.Delete(t, "generate-root-token/attempt", e.cancelRoot, top, route.Doc("Call off making a root token."))
+	route.Write(t, "generate-root-token/update", e.updateRoot, top, route.Doc("Give one share for making a root token."))
+
 	route.Read(t, "generate-root", e.rootAttempt, bare, route.Doc("Tell how far making a root token is."))
 	route.Write(t, "generate-root", e.beginRoot, bare, route.Doc("Begin to make a root token."))
 	route.Delete(t, "generate-root", e.cancelRoot, bare, route.Doc("Call off making a root token."))

@@ -25,20 +25,30 @@ type rekey struct {
 }
 
 func (e *Engine) rekeyRoutes(t *route.Table) {
-	bare, open := route.InForm(route.Bare), route.Unauth()
 	// Of a server that opens itself the shares are recovery keys, and have
-	// paths of their own.
-	for _, base := range []string{"rekey/", "rekey-recovery-key/"} {
-		k := rekeyer{e, base == "rekey-recovery-key/"}
-		route.Read(t, base+"init", k.status, bare, open, route.Doc("Tell how far rekeying is."))
-		route.Write(t, base+"init", k.begin, bare, open, route.Doc("Begin to make new shares."))
-		route.Delete(t, base+"init", k.cancel, bare, open, route.Doc("Call off rekeying."))
-		route.Write(t, base+"update", k.update, bare, open, route.Doc("Give one of the old shares."))
-		route.Read(t, base+"verify", k.verification, bare, open, route.Doc("Tell how far verifying the new shares is."))
-		route.Write(t, base+"verify", k.verifyShare, bare, open, route.Doc("Give one of the new shares back."))
-		route.Delete(t, base+"verify", k.restart, bare, open, route.Doc("Begin verifying anew."))
+	// paths of their own. OpenBao's newer paths want a token too.
+	for _, f := range []struct {
+		base     string
+		recovery bool
+		opts     []route.Option
+	}{
+		{"rekey/", false, []route.Option{route.InForm(route.Bare), route.Unauth()}},
+		{"rekey-recovery-key/", true, []route.Option{route.InForm(route.Bare), route.Unauth()}},
+		{"rotate/root/", false, []route.Option{route.InForm(route.TopLevel)}},
+		{"rotate/recovery/", true, []route.Option{route.InForm(route.TopLevel)}},
+	} {
+		k := rekeyer{e, f.recovery}
+		t.With(func(t *route.Table) {
+			route.Read(t, f.base+"init", k.status, route.Doc("Tell how far rekeying is."))
+			route.Write(t, f.base+"init", k.begin, route.Doc("Begin to make new shares."))
+			route.Delete(t, f.base+"init", k.cancel, route.Doc("Call off rekeying."))
+			route.Write(t, f.base+"update", k.update, route.Doc("Give one of the old shares."))
+			route.Read(t, f.base+"verify", k.verification, route.Doc("Tell how far verifying the new shares is."))
+			route.Write(t, f.base+"verify", k.verifyShare, route.Doc("Give one of the new shares back."))
+			route.Delete(t, f.base+"verify", k.restart, route.Doc("Begin verifying anew."))
+		}, f.opts...)
 	}
-	for _, path := range []string{"rekey/backup", "rekey/recovery-key-backup"} {
+	for _, path := range []string{"rekey/backup", "rekey/recovery-key-backup", "rotate/root/backup", "rotate/recovery/backup"} {
 		route.Read(t, path, noBackup, route.Doc("Read the backup of new shares."))
 		route.Delete(t, path, deleteBackup, route.Doc("Delete the backup of new shares."))
 	}
