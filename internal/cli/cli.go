@@ -84,7 +84,7 @@ func Run(ctx context.Context, cfg Config, args []string) int {
 func newRoot() *command {
 	root := &command{sub: []*command{
 		readCommand(), writeCommand(), patchCommand(), listCommand(), deleteCommand(),
-		kvCommand(), loginCommand(), unwrapCommand(), databaseCommand(), leaseCommand(),
+		kvCommand(), loginCommand(), unwrapCommand(), databaseCommand(), transitCommand(), leaseCommand(),
 		serverCommand(), statusCommand(), secretsCommand(), authCommand(), policyCommand(), tokenCommand(),
 		auditCommand(), operatorCommand(), namespaceCommand(),
 		pathHelpCommand(), printCommand(), completionCommand(), versionCommand(),
