@@ -240,7 +240,7 @@ func (c *Core) MoveMount(ctx context.Context, ns, from, to string) error {
 		return err
 	}
 	if m.Class == ClassAuth {
-		if err := u.tokens.RevokePath(ctx, ns, from, moved); err != nil {
+		if err := u.tokens.RevokeMount(ctx, ns, m.ID, from, moved); err != nil {
 			return err
 		}
 	}
@@ -348,7 +348,7 @@ func (u *unsealed) markIssued(ctx context.Context, m Mount) error {
 		return err
 	}
 	if m.Class == ClassAuth {
-		if err := u.tokens.RevokePath(ctx, m.Namespace, m.Path, m.Ending); err != nil {
+		if err := u.tokens.RevokeMount(ctx, m.Namespace, m.ID, m.Path, m.Ending); err != nil {
 			return err
 		}
 	}

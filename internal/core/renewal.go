@@ -58,8 +58,16 @@ func (c *Core) RenewalLimits(ctx context.Context, e *token.Entry, by *route.Requ
 	return lim, nil
 }
 
-// maker is the mount that made a token, also when it has been moved since.
+// maker is the mount that made a token, also when it has been moved since. By
+// its path it is only looked for where the token does not say which it was: at
+// the path there may be another one by now.
 func (t *mountTable) maker(e *token.Entry) *mounted {
+	if e.MountID != "" {
+		if m := t.byID[e.MountID]; m != nil && m.Ending.IsZero() {
+			return m
+		}
+		return nil
+	}
 	if m, _ := t.find(e.Namespace, e.Path); m != nil {
 		return m
 	}

@@ -259,11 +259,13 @@ func TestTokensOfAMountThatCameLater(t *testing.T) {
 		engines["auth/door"] = func(context.Context, engine.Env) (engine.Engine, error) { return none{}, nil }
 		r := openWith(t, mem.New(), engines)
 		ctx := t.Context()
-		enable := func() {
+		enable := func() (id string) {
 			t.Helper()
-			if err := r.c.AddMount(ctx, &core.Mount{Namespace: "root", Path: "auth/door/", Class: core.ClassAuth, Type: "door"}); err != nil {
+			m := &core.Mount{Namespace: "root", Path: "auth/door/", Class: core.ClassAuth, Type: "door"}
+			if err := r.c.AddMount(ctx, m); err != nil {
 				t.Fatal(err)
 			}
+			return m.ID
 		}
 		enter := func() string {
 			t.Helper()
@@ -289,7 +291,7 @@ func TestTokensOfAMountThatCameLater(t *testing.T) {
 			}
 			return out
 		}
-		enable()
+		gone := enable()
 		first := enter()
 		later(time.Second)
 		if err := r.c.RemoveMount(ctx, "root", "auth/door/"); err != nil {
@@ -300,7 +302,7 @@ func TestTokensOfAMountThatCameLater(t *testing.T) {
 		enable()
 		second := enter()
 		// What a removal that was cut does again, once there is another mount.
-		if err := tokens.RevokePath(ctx, "root", "auth/door/", removed); err != nil {
+		if err := tokens.RevokeMount(ctx, "root", gone, "auth/door/", removed); err != nil {
 			t.Fatal(err)
 		}
 		if got := alive(first, second); !slices.Equal(got, []bool{false, true}) {

@@ -121,5 +121,5 @@ func (l leases) revokeTokens(ctx context.Context, ns, prefix string) error {
 	if err != nil {
 		return err
 	}
-	return s.RevokePath(ctx, ns, prefix, time.Time{})
+	return s.RevokePath(ctx, ns, prefix)
 }

@@ -27,13 +27,29 @@ func (s *Store) Revoke(ctx context.Context, key string) error {
 
 // RevokePath ends the tokens that were made at or below a path, with all below
 // them: "auth/userpass/" logs everybody out who came in there. Tokens that
-// never expire, which are root's, stay, and so do those made after until,
-// unless that is zero: another mount may have the path by then.
-func (s *Store) RevokePath(ctx context.Context, ns, path string, until time.Time) error {
+// never expire, which are root's, stay.
+func (s *Store) RevokePath(ctx context.Context, ns, path string) error {
 	prefix := strings.Trim(path, "/") + "/"
+	return s.revokeWhere(ctx, ns, func(e *Entry) bool { return strings.HasPrefix(e.Path+"/", prefix) })
+}
+
+// RevokeMount ends the tokens that an auth mount has given until a time, with
+// all below them. Whose mount was moved while they logged in have its former
+// path, at which another mount may be by now: so the mount's id counts, and
+// path only for tokens that do not say which mount it was.
+func (s *Store) RevokeMount(ctx context.Context, ns, id, path string, until time.Time) error {
+	prefix := strings.Trim(path, "/") + "/"
+	return s.revokeWhere(ctx, ns, func(e *Entry) bool {
+		its := e.MountID == id || e.MountID == "" && strings.HasPrefix(e.Path+"/", prefix)
+		return its && !e.Created.After(until)
+	})
+}
+
+// revokeWhere ends those tokens of a namespace that are meant, except root's.
+func (s *Store) revokeWhere(ctx context.Context, ns string, meant func(e *Entry) bool) error {
 	var keys []string
 	err := s.Each(ctx, ns, func(key string, e *Entry) bool {
-		if strings.HasPrefix(e.Path+"/", prefix) && !e.Expires.IsZero() && (until.IsZero() || !e.Created.After(until)) {
+		if !e.Expires.IsZero() && meant(e) {
 			keys = append(keys, key)
 		}
 		return true
