@@ -159,11 +159,11 @@ func TestRenewal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.write("role/web", body{"token_ttl": "20m"})
-	r := engine.Renewal{Internal: a.Internal, Metadata: a.Metadata, DisplayName: a.DisplayName}
+	n.write("role/web", body{"token_ttl": "20m", "token_policies": "other"})
+	r := engine.Renewal{Internal: a.Internal, Policies: []string{"p"}, Metadata: a.Metadata, DisplayName: a.DisplayName}
 	got, err := n.eng.(engine.Renewer).RenewLogin(t.Context(), r)
 	if err != nil || got.TTL != 20*time.Minute || !slices.Equal(got.Policies, []string{"p"}) {
-		t.Errorf("RenewLogin = %+v, %v; want the role as it is now", got, err)
+		t.Errorf("RenewLogin = %+v, %v; want the role as it is now, and the policies that the token has", got, err)
 	}
 	if _, err := n.do(wire.OpDelete, "role/web", nil, nil); err != nil {
 		t.Fatal(err)

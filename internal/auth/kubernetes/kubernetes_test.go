@@ -424,11 +424,11 @@ func TestRenewal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.write("role/app", body{"token_ttl": "5m"})
-	r := engine.Renewal{Internal: a.Internal, Metadata: a.Metadata, DisplayName: a.DisplayName}
+	m.write("role/app", body{"token_ttl": "5m", "token_policies": "other"})
+	r := engine.Renewal{Internal: a.Internal, Policies: []string{"p"}, Metadata: a.Metadata, DisplayName: a.DisplayName}
 	got, err := m.eng.(engine.Renewer).RenewLogin(t.Context(), r)
 	if err != nil || got.TTL != 5*time.Minute || !slices.Equal(got.Policies, []string{"p"}) {
-		t.Errorf("RenewLogin = %+v, %v; want the role as it is now", got, err)
+		t.Errorf("RenewLogin = %+v, %v; want the role as it is now, and the policies that the token has", got, err)
 	}
 	if _, err := m.call(t.Context(), wire.OpDelete, "role/app", nil); err != nil {
 		t.Fatal(err)

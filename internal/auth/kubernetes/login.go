@@ -213,5 +213,7 @@ func (e *Engine) RenewLogin(ctx context.Context, r engine.Renewal) (*route.Auth,
 	}
 	a := role.Token.Auth()
 	a.DisplayName, a.Metadata, a.Internal = r.DisplayName, r.Metadata, r.Internal
+	// What the role's policies are now holds for new logins, as in Vault.
+	a.Policies, a.NoDefaultPolicy = r.Policies, true
 	return a, nil
 }
