@@ -3,6 +3,7 @@ package core_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"testing"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/leasehold/leasehold/internal/errs"
 	"github.com/leasehold/leasehold/internal/route"
 	"github.com/leasehold/leasehold/internal/secret"
+	"github.com/leasehold/leasehold/internal/storage"
 	"github.com/leasehold/leasehold/internal/storage/mem"
 	"github.com/leasehold/leasehold/internal/token"
 	"github.com/leasehold/leasehold/internal/wire"
@@ -102,5 +104,55 @@ func TestLoginWhileItsMountMoves(t *testing.T) {
 	}
 	if _, err := tokens.Lookup(ctx, other.Text); err != nil {
 		t.Errorf("a token of the other mount = %v", err)
+	}
+}
+
+// TestRenewalWithoutItsMethod: while the mount that gave a token cannot be read,
+// or its engine does not start, nobody can say whether it may be renewed.
+func TestRenewalWithoutItsMethod(t *testing.T) {
+	for what, damage := range map[string]func(db storage.Backend, m *core.Mount) error{
+		"its row is damaged": func(db storage.Backend, m *core.Mount) error {
+			_, err := db.Update(t.Context(), func(tx storage.Tx) error { return tx.Put("mount/root/"+m.ID, []byte("damaged")) })
+			return err
+		},
+		"its engine does not start": nil,
+	} {
+		t.Run(what, func(t *testing.T) {
+			broken := false
+			db := mem.New()
+			r := openWith(t, db, map[string]engine.Factory{
+				"auth/turnstile": func(_ context.Context, env engine.Env) (engine.Engine, error) {
+					if broken {
+						return nil, errors.New("it is out of order")
+					}
+					return turnstile{id: env.MountID, asked: make(chan string, 1)}, nil
+				},
+			})
+			ctx := t.Context()
+			m := &core.Mount{Namespace: token.RootNamespace, Path: "auth/old/", Class: core.ClassAuth, Type: "turnstile"}
+			if err := r.c.AddMount(ctx, m); err != nil {
+				t.Fatal(err)
+			}
+			tok, err := r.c.CreateToken(ctx, &token.Entry{Policies: []string{"app"}, Path: "auth/old/login", TTL: time.Hour, Expires: time.Now().Add(time.Hour)}, secret.String{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := r.c.RenewalLimits(ctx, tok.Entry, &route.Request{}); err != nil {
+				t.Fatalf("before that: %v", err)
+			}
+			if err := r.c.Seal(); err != nil {
+				t.Fatal(err)
+			}
+			broken = true
+			if damage != nil {
+				if err := damage(db, m); err != nil {
+					t.Fatal(err)
+				}
+			}
+			r.unseal()
+			if lim, err := r.c.RenewalLimits(ctx, tok.Entry, &route.Request{}); !errs.Is(err, errs.Unavailable) {
+				t.Errorf("RenewalLimits = %+v, %v, want Unavailable", lim, err)
+			}
+		})
 	}
 }

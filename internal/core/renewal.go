@@ -26,8 +26,13 @@ func (c *Core) RenewalLimits(ctx context.Context, e *token.Entry, by *route.Requ
 		return token.Limits{}, err
 	}
 	m := t.maker(e)
-	if m == nil {
+	switch {
+	case m == nil && e.MountID == "":
 		return token.Limits{}, nil
+	case m == nil:
+		return token.Limits{}, errs.New(errs.Unavailable, "the mount that gave the token is not there or cannot be read, so nobody can say whether it may be renewed")
+	case m.err != nil:
+		return token.Limits{}, errs.Wrap(errs.Unavailable, m.err, "the engine at %q could not be started, so nobody can say whether its tokens may be renewed; the server's log has the cause", m.Path)
 	}
 	var lim token.Limits
 	lim.DefaultTTL, lim.MaxTTL = c.ttls(m.Config)
