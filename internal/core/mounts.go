@@ -79,7 +79,11 @@ type MountConfig struct {
 
 func (m *Mount) rowKey() string  { return mountPrefix + m.Namespace + "/" + m.ID }
 func (m *Mount) pathKey() string { return mountPathPrefix + m.Namespace + "/" + m.Path }
-func (m *Mount) slice() string   { return slicePrefix + m.Namespace + "/" + m.ID + "/" }
+
+// Slice is what the keys of the mount's rows begin with.
+func (m *Mount) Slice() string { return m.slice() }
+
+func (m *Mount) slice() string { return slicePrefix + m.Namespace + "/" + m.ID + "/" }
 
 // LiveKey is the mount's liveness key.
 func (m *Mount) LiveKey() string { return mountLivePrefix + m.ID }

@@ -31,7 +31,8 @@ func (s *Server) handler(l config.Listener) *httpapi.Handler {
 		}.Remote
 	}
 	for path, open := range map[string]bool{
-		"sys/metrics": l.UnauthenticatedMetrics, "sys/pprof/": l.UnauthenticatedPprof, "sys/in-flight-req": l.UnauthenticatedInFlight,
+		"sys/metrics": l.UnauthenticatedMetrics, "sys/in-flight-req": l.UnauthenticatedInFlight,
+		"sys/pprof": l.UnauthenticatedPprof, "sys/pprof/": l.UnauthenticatedPprof,
 	} {
 		if open {
 			conf.Open = append(conf.Open, path)

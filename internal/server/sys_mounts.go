@@ -19,7 +19,7 @@ var (
 func (t mountTable) out(m core.Mount) sys.Mount {
 	def, most := t.c.TTLs(m)
 	return sys.Mount{
-		Path: m.Path, Type: m.Type, ID: m.ID, Accessor: m.Accessor, Description: m.Description, Options: m.Options,
+		Path: m.Path, Type: m.Type, ID: m.ID, Accessor: m.Accessor, Storage: m.Slice(), Description: m.Description, Options: m.Options,
 		Local: m.Local, SealWrap: m.SealWrap, Own: m.Protected(), DefaultTTL: def, MaxTTL: most,
 		Config: sys.MountConfig{
 			DefaultTTL: m.Config.DefaultTTL, MaxTTL: m.Config.MaxTTL, ForceNoCache: m.Config.ForceNoCache,

@@ -1,12 +1,8 @@
 package sys
 
 import (
-	"bytes"
 	"context"
-	"fmt"
 	"maps"
-	"runtime/pprof"
-	"runtime/trace"
 	"slices"
 	"time"
 
@@ -34,7 +30,6 @@ type LogLevels interface {
 }
 
 func (e *Engine) debugRoutes(t *route.Table) {
-	sudo := route.Sudo()
 	route.Read(t, "in-flight-req", e.inFlight, route.InForm(route.Bare), route.Doc("List the requests that are being served."))
 	route.Read(t, "host-info", e.hostInfo, route.Doc("Tell about the machine."))
 
@@ -45,9 +40,6 @@ func (e *Engine) debugRoutes(t *route.Table) {
 	route.Delete(t, "loggers", e.resetLevel, route.Doc("Set all levels back to the configuration's."))
 	route.Delete(t, "loggers/{name}", e.resetLevel, route.Doc("Set a level back to the configuration's."))
 
-	route.Read(t, "pprof/profile", cpuProfile, sudo, route.Doc("Profile the processor's use."))
-	route.Read(t, "pprof/trace", traceFor, sudo, route.Doc("Trace the scheduler."))
-	route.Read(t, "pprof/{name}", profile, sudo, route.Doc("Read a profile: goroutine, heap, allocs, block, mutex, threadcreate."))
 }
 
 type inFlightOut struct {
@@ -92,67 +84,4 @@ func (e *Engine) setLevel(_ context.Context, _ *route.Request, in loggerIn) (rou
 
 func (e *Engine) resetLevel(_ context.Context, _ *route.Request, in loggerIn) (route.None, error) {
 	return route.None{}, e.cfg.Levels.ResetLevel(in.Name)
-}
-
-type profileIn struct {
-	Name    string `json:"name"`
-	Debug   int    `json:"debug" doc:"1 or 2 for text."`
-	Seconds int    `json:"seconds" doc:"How long, 30 without, at most 300."`
-	GC      int    `json:"gc"`
-}
-
-func (in profileIn) duration(def time.Duration) time.Duration {
-	if in.Seconds <= 0 {
-		return def
-	}
-	return min(time.Duration(in.Seconds)*time.Second, 5*time.Minute)
-}
-
-func binary(b []byte, name string) route.Raw {
-	raw := route.Raw{ContentType: "application/octet-stream", Body: b}
-	raw.Header = map[string][]string{"Content-Disposition": {fmt.Sprintf("attachment; filename=%q", name)}}
-	return raw
-}
-
-func profile(_ context.Context, _ *route.Request, in profileIn) (route.Raw, error) {
-	p := pprof.Lookup(in.Name)
-	if p == nil {
-		return route.Raw{}, errs.New(errs.NotFound, "there is no profile %q", in.Name)
-	}
-	var b bytes.Buffer
-	if err := p.WriteTo(&b, in.Debug); err != nil {
-		return route.Raw{}, err
-	}
-	if in.Debug > 0 {
-		return route.Raw{ContentType: "text/plain; charset=utf-8", Body: b.Bytes()}, nil
-	}
-	return binary(b.Bytes(), in.Name), nil
-}
-
-// wait lets a profile run, or ends it with the request.
-func wait(ctx context.Context, d time.Duration) {
-	select {
-	case <-time.After(d):
-	case <-ctx.Done():
-	}
-}
-
-func cpuProfile(ctx context.Context, _ *route.Request, in profileIn) (route.Raw, error) {
-	var b bytes.Buffer
-	if err := pprof.StartCPUProfile(&b); err != nil {
-		return route.Raw{}, errs.Wrap(errs.Invalid, err, "a profile is being taken already")
-	}
-	wait(ctx, in.duration(30*time.Second))
-	pprof.StopCPUProfile()
-	return binary(b.Bytes(), "profile"), nil
-}
-
-func traceFor(ctx context.Context, _ *route.Request, in profileIn) (route.Raw, error) {
-	var b bytes.Buffer
-	if err := trace.Start(&b); err != nil {
-		return route.Raw{}, errs.Wrap(errs.Invalid, err, "a trace is being taken already")
-	}
-	wait(ctx, in.duration(time.Second))
-	trace.Stop()
-	return binary(b.Bytes(), "trace"), nil
 }

@@ -15,6 +15,8 @@ import (
 func (e *Engine) internalRoutes(t *route.Table) {
 	route.Read(t, "internal/counters/tokens", e.tokenCounter, route.Doc("Count the service tokens."))
 	route.Read(t, "internal/counters/entities", e.entityCounter, route.Doc("Count the entities."))
+	e.clientCountRoutes(t)
+	route.Read(t, "internal/inspect/router/{tag}", e.inspectRouter, route.Sudo(), route.Doc("List the mounts as requests find them: by root, uuid, accessor or storage."))
 	route.Read(t, "internal/ui/feature-flags", featureFlags, route.Unauth(), route.Doc("List switches of the UI."))
 	route.Read(t, "internal/specs/openapi", e.openAPI, route.InForm(route.Bare), route.Unauth(), route.Doc("Describe the API as an OpenAPI document."))
 	route.Write(t, "internal/specs/openapi", e.openAPI, route.InForm(route.Bare), route.Unauth(), route.Doc("Describe the API as an OpenAPI document."))
@@ -45,6 +47,46 @@ type entityCounterOut struct {
 func (e *Engine) entityCounter(ctx context.Context, req *route.Request, _ route.None) (out entityCounterOut, err error) {
 	out.Counters.Entities.Total, err = e.cfg.Entities(ctx, req.Mount.Namespace)
 	return out, err
+}
+
+type inspectIn struct {
+	Tag string `json:"tag" doc:"root, uuid, accessor or storage."`
+}
+
+type routeEntry struct {
+	Path          string `json:"mount_path"`
+	Namespace     string `json:"mount_namespace"`
+	Type          string `json:"mount_type"`
+	UUID          string `json:"uuid"`
+	Accessor      string `json:"accessor"`
+	StoragePrefix string `json:"storage_prefix"`
+	Tainted       bool   `json:"tainted"` // never: a mount that is ending is found no more
+}
+
+// inspectRouter lists the namespace's mounts in the order of what they are
+// found by. Ours are in one table, whatever they are found by.
+func (e *Engine) inspectRouter(ctx context.Context, req *route.Request, in inspectIn) (map[string][]routeEntry, error) {
+	by := map[string]func(routeEntry) string{
+		"root":     func(r routeEntry) string { return r.Path },
+		"uuid":     func(r routeEntry) string { return r.UUID },
+		"accessor": func(r routeEntry) string { return r.Accessor },
+		"storage":  func(r routeEntry) string { return r.StoragePrefix },
+	}[in.Tag]
+	if by == nil {
+		return nil, errs.New(errs.Invalid, "there is no tag %q: only root, uuid, accessor and storage", in.Tag)
+	}
+	mounts, err := e.cfg.Mounts.List(ctx, req.Mount.Namespace)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]routeEntry, len(mounts))
+	for i, m := range mounts {
+		list[i] = routeEntry{
+			Path: m.Path, Namespace: req.Mount.NamespacePath, Type: m.Type, UUID: m.ID, Accessor: m.Accessor, StoragePrefix: m.Storage,
+		}
+	}
+	slices.SortFunc(list, func(a, b routeEntry) int { return strings.Compare(by(a), by(b)) })
+	return map[string][]routeEntry{in.Tag: list}, nil
 }
 
 type featureFlagsOut struct {

@@ -40,6 +40,7 @@ type Mount struct {
 	Type        string
 	ID          string
 	Accessor    string
+	Storage     string // what the keys of its rows begin with
 	Description string
 	Options     map[string]string
 	Local       bool

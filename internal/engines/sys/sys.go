@@ -168,6 +168,7 @@ func (e *Engine) Routes(t *route.Table) {
 
 	// What is the server's and not a namespace's.
 	t.With(func(t *route.Table) {
+		e.communityRoutes(t)
 		e.sealRoutes(t)
 		e.rekeyRoutes(t)
 		e.generateRootRoutes(t)
@@ -175,6 +176,7 @@ func (e *Engine) Routes(t *route.Table) {
 		e.configRoutes(t)
 		e.metricRoutes(t)
 		e.debugRoutes(t)
+		e.pprofRoutes(t)
 		e.rawRoutes(t)
 		e.quotaRoutes(t)
 	}, route.RootOnly())

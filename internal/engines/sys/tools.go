@@ -21,7 +21,7 @@ func (e *Engine) toolRoutes(t *route.Table) {
 	route.Write(t, "tools/hash/{urlalgorithm}", hashInput, route.Doc("Hash what is sent."))
 	// One segment is a source or a number of bytes.
 	route.Write(t, "tools/random", e.random, route.Doc("Draw random bytes."))
-	route.Write(t, "tools/random/{urlbytes}", e.random, route.Doc("Draw random bytes."))
+	route.Write(t, "tools/random/{source_or_bytes}", e.randomBy, route.Doc("Draw random bytes."))
 	route.Write(t, "tools/random/{source}/{urlbytes}", e.random, route.Doc("Draw random bytes."))
 }
 
@@ -77,7 +77,7 @@ const mostRandom = 128 << 10
 
 type randomIn struct {
 	Bytes    string `json:"bytes" doc:"How many bytes, 32 without."`
-	URLBytes string `json:"urlbytes"`
+	URLBytes string `json:"urlbytes" doc:"The same, and over it."`
 	Source   string `json:"source" doc:"platform: there is one source."`
 	Format   string `json:"format" doc:"hex or base64; base64 without."`
 }
@@ -89,10 +89,21 @@ type randomOut struct {
 // sources are the names clients know. All mean the operating system's.
 var sources = map[string]bool{"": true, "platform": true, "seal": true, "all": true}
 
-func (e *Engine) random(_ context.Context, req *route.Request, in randomIn) (randomOut, error) {
-	if in.Source == "" && sources[in.URLBytes] {
-		in.Source, in.URLBytes = in.URLBytes, ""
+type randomByIn struct {
+	What string `json:"source_or_bytes" doc:"A source, or how many bytes."`
+	randomIn
+}
+
+func (e *Engine) randomBy(ctx context.Context, req *route.Request, in randomByIn) (randomOut, error) {
+	if sources[in.What] {
+		in.Source = in.What
+	} else {
+		in.URLBytes = in.What
 	}
+	return e.random(ctx, req, in.randomIn)
+}
+
+func (e *Engine) random(_ context.Context, req *route.Request, in randomIn) (randomOut, error) {
 	if !sources[in.Source] {
 		return randomOut{}, errs.New(errs.Invalid, "unsupported entropy source %q; must be \"platform\", \"seal\" or \"all\"", in.Source)
 	}
