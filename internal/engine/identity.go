@@ -49,6 +49,9 @@ type Identified struct {
 	Aliases  []IdentifiedAlias
 	// Groups are those that it is in: directly, and through groups in groups.
 	Groups []IdentifiedGroup
+	// Stale are the ids of external groups that a login has put it in and that
+	// it has nothing of any more, until the next login ends that.
+	Stale []string
 	// Policies are its own and those of its groups, sorted, each once.
 	Policies []string
 }

@@ -56,7 +56,7 @@ type entityOut struct {
 // it; nil when there is none.
 func (e *Engine) tellEntity(ctx context.Context, id, index string) (*entityOut, error) {
 	var row *entity
-	var direct []string
+	var direct []string // in force
 	var groups []*group
 	err := e.env.Store.View(ctx, func(v storage.View) (err error) {
 		if index != "" {
@@ -67,7 +67,11 @@ func (e *Engine) tellEntity(ctx context.Context, id, index string) (*entityOut, 
 		if row, err = getEntity(v, id); err != nil || row == nil {
 			return err
 		}
-		if direct, err = groupsOf(v, id); err != nil {
+		in, err := groupsOf(v, id)
+		if err != nil {
+			return err
+		}
+		if direct, _, err = in.inForce(v, row); err != nil {
 			return err
 		}
 		groups, err = closure(v, direct)
@@ -417,11 +421,12 @@ func (e *Engine) endStep(tx storage.Tx, id string) (more bool, err error) {
 		}
 	}
 	room := stepRows
-	for ; len(groups) > 0 && room > 0; room-- {
-		if err := tx.Delete(memberKey(groups[0], id)); err != nil {
+	for ; len(groups.Groups) > 0 && room > 0; room-- {
+		last := groups.Groups[len(groups.Groups)-1]
+		if err := tx.Delete(memberKey(last, id)); err != nil {
 			return false, err
 		}
-		groups = groups[1:]
+		groups.leave(last)
 	}
 	for ; len(row.Aliases) > 0 && room > 1; room -= 2 {
 		if err := dropAlias(tx, &row.Aliases[0]); err != nil {
@@ -435,10 +440,10 @@ func (e *Engine) endStep(tx storage.Tx, id string) (more bool, err error) {
 		}
 		row.Merged = row.Merged[1:]
 	}
-	if err := putGroupsOf(tx, id, groups); err != nil {
+	if err := groups.put(tx, id); err != nil {
 		return false, err
 	}
-	if len(groups)+len(row.Aliases)+len(row.Merged) > 0 {
+	if len(groups.Groups)+len(row.Aliases)+len(row.Merged) > 0 {
 		row.Disabled, row.Updated = true, e.now()
 		return true, row.put(tx)
 	}

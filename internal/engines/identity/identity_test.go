@@ -341,6 +341,62 @@ func TestGroupAliases(t *testing.T) {
 	r.refused(errs.NotFound, wire.OpList, "group-alias/id/", nil)
 }
 
+// TestExternalGroupsThatLost what filled them give nothing any more: to tokens
+// that there are, at once, and whichever way the person logs in next.
+func TestExternalGroupsThatLost(t *testing.T) {
+	for what, lose := range map[string]func(r *rig, group, alias string, ann *engine.Identified){
+		"its alias": func(r *rig, _, alias string, _ *engine.Identified) {
+			r.must(wire.OpDelete, "group-alias/id/"+alias, "")
+		},
+		"its alias's name": func(r *rig, _, alias string, _ *engine.Identified) {
+			r.write("group-alias/id/"+alias, obj{"name": "interns"})
+		},
+		"its alias to one of another mount": func(r *rig, group, alias string, _ *engine.Identified) {
+			r.write("group-alias/id/"+alias, obj{"name": "staff", "mount_accessor": "up", "canonical_id": group})
+		},
+		"its mount": func(r *rig, _, _ string, _ *engine.Identified) {
+			if err := r.e.DropMount(r.ctx, "ldap"); err != nil {
+				r.Fatalf("DropMount = %v", err)
+			}
+		},
+		"the person's alias": func(r *rig, _, _ string, ann *engine.Identified) {
+			for _, a := range ann.Aliases {
+				if a.Accessor == "ldap" {
+					r.must(wire.OpDelete, "entity-alias/id/"+a.ID, "")
+				}
+			}
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			r := start(t)
+			defer r.close()
+			group := r.write("group", obj{"name": "staff", "type": "external", "policies": "staff"})["id"].(string)
+			outer := r.write("group", obj{"name": "outer", "policies": "outer", "member_group_ids": group})["id"].(string)
+			alias := r.write("group-alias", obj{"name": "staff", "mount_accessor": "ldap", "canonical_id": group})["id"].(string)
+			id := r.login(engine.AliasLogin{Accessor: "up", Name: "ann"}).ID
+			r.write("entity-alias", obj{"name": "ann", "mount_accessor": "ldap", "canonical_id": id})
+			ann := r.login(engine.AliasLogin{Accessor: "ldap", Name: "ann", Groups: []string{"staff"}})
+			if ann.ID != id || !slices.Equal(ann.Policies, []string{"outer", "staff"}) {
+				t.Fatalf("at first ann is %+v", ann)
+			}
+			lose(r, group, alias, ann)
+			if who := r.who(id); len(who.Policies)+len(who.Groups) > 0 {
+				t.Errorf("then her tokens have %v by %v, want nothing", who.Policies, who.Groups)
+			}
+			if got := list(r.read("entity/id/" + id)["group_ids"]); len(got) > 0 {
+				t.Errorf("then she is shown in %v", got)
+			}
+			if who := r.login(engine.AliasLogin{Accessor: "up", Name: "ann"}); who.ID != id || len(who.Policies) > 0 || len(who.Stale) > 0 {
+				t.Errorf("after the next login she is %+v, want nothing left", who)
+			}
+			if got := list(r.read("group/id/" + group)["member_entity_ids"]); len(got) > 0 {
+				t.Errorf("after the next login the group has %v", got)
+			}
+			r.must(wire.OpDelete, "group/id/"+outer, "")
+		})
+	}
+}
+
 func TestLookups(t *testing.T) {
 	r := start(t)
 	defer r.close()

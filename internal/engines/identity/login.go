@@ -159,14 +159,15 @@ func dropAlias(tx storage.Tx, a *alias) error {
 // refreshGroups makes the entity leave the external groups of the login's
 // mount that the method does not name any more, and join those that it names.
 func (e *Engine) refreshGroups(ctx context.Context, who *engine.Identified, l engine.AliasLogin) (*engine.Identified, error) {
-	var want []string
+	want := map[string]string{} // by which alias, by the group's id
 	for _, name := range l.Groups {
-		id, err := e.index(ctx, groupAliasKey(l.Accessor, name))
+		by := groupAliasKey(l.Accessor, name)
+		id, err := e.index(ctx, by)
 		if err != nil {
 			return nil, err
 		}
-		if id != "" && !slices.Contains(want, id) {
-			want = append(want, id)
+		if id != "" {
+			want[id] = by
 		}
 	}
 	var change []membership
@@ -174,14 +175,19 @@ func (e *Engine) refreshGroups(ctx context.Context, who *engine.Identified, l en
 		if !g.Direct || g.Accessor != l.Accessor {
 			continue
 		}
-		if at := slices.Index(want, g.ID); at >= 0 {
-			want = slices.Delete(want, at, at+1)
+		if want[g.ID] != "" {
+			delete(want, g.ID)
 		} else {
 			change = append(change, membership{group: g.ID, entity: who.ID, leave: true})
 		}
 	}
-	for _, id := range want {
-		change = append(change, membership{group: id, entity: who.ID, accessor: l.Accessor})
+	for _, id := range who.Stale {
+		if want[id] == "" {
+			change = append(change, membership{group: id, entity: who.ID, leave: true})
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(want)) {
+		change = append(change, membership{group: id, entity: who.ID, by: want[id]})
 	}
 	if len(change) == 0 {
 		return who, nil
@@ -210,9 +216,9 @@ func (e *Engine) refreshGroups(ctx context.Context, who *engine.Identified, l en
 type membership struct {
 	group, entity string
 	leave         bool
-	// accessor, when set, is the mount whose logins fill the group: one that
-	// is not that mount's any more is not joined.
-	accessor string
+	// by, when set, is the key of the alias by which a login joins an external
+	// group: one whose alias is another by now is not joined.
+	by string
 }
 
 // stepMembers is how many memberships are changed in one transaction. One
@@ -231,7 +237,7 @@ func (m membership) apply(tx storage.Tx) error {
 		if err != nil || g == nil {
 			return err
 		}
-		if m.accessor != "" && (g.Alias == nil || g.Alias.Accessor != m.accessor) {
+		if m.by != "" && !g.filledBy(m.by) {
 			return nil
 		}
 	}
@@ -239,15 +245,10 @@ func (m membership) apply(tx storage.Tx) error {
 	if err != nil {
 		return err
 	}
-	at := slices.Index(in, m.group)
-	switch {
-	case m.leave && at >= 0:
-		err = putGroupsOf(tx, m.entity, slices.Delete(in, at, at+1))
-	case !m.leave && at < 0:
-		err = putGroupsOf(tx, m.entity, append(in, m.group))
-	}
-	if err != nil {
-		return err
+	if m.leave && in.leave(m.group) || !m.leave && in.join(m.group, m.by) {
+		if err := in.put(tx, m.entity); err != nil {
+			return err
+		}
 	}
 	if m.leave {
 		return tx.Delete(memberKey(m.group, m.entity))

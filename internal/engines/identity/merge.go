@@ -150,16 +150,25 @@ func (e *Engine) mergeStep(tx storage.Tx, fromID, toID string, keep []string) (m
 	if err != nil {
 		return false, err
 	}
-	for ; len(left) > 0 && room > 1; room -= 2 {
-		id := left[0]
-		left = left[1:]
+	for ; len(left.Groups) > 0 && room > 2; room -= 3 {
+		id := left.Groups[len(left.Groups)-1]
+		by := left.By[id]
+		left.leave(id)
 		if err := tx.Delete(memberKey(id, fromID)); err != nil {
 			return false, err
 		}
-		if slices.Contains(joined, id) {
-			continue
+		if slices.Contains(joined.Groups, id) {
+			// Of two logins that have put them there, the one counts that would
+			// today.
+			g, err := getGroup(tx, id)
+			if err != nil {
+				return false, err
+			}
+			if by == "" || g == nil || !g.filledBy(by) {
+				continue
+			}
 		}
-		joined = append(joined, id)
+		joined.join(id, by)
 		if err := tx.Put(memberKey(id, toID), nil); err != nil {
 			return false, err
 		}
@@ -172,14 +181,14 @@ func (e *Engine) mergeStep(tx storage.Tx, fromID, toID string, keep []string) (m
 			return false, err
 		}
 	}
-	if err := putGroupsOf(tx, fromID, left); err != nil {
+	if err := left.put(tx, fromID); err != nil {
 		return false, err
 	}
-	if err := putGroupsOf(tx, toID, joined); err != nil {
+	if err := joined.put(tx, toID); err != nil {
 		return false, err
 	}
 	to.Updated = now
-	if len(from.Aliases)+len(left)+len(from.Merged) > 0 {
+	if len(from.Aliases)+len(left.Groups)+len(from.Merged) > 0 {
 		from.Updated = now
 		if err := from.put(tx); err != nil {
 			return false, err

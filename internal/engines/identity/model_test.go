@@ -27,7 +27,20 @@ type person struct {
 	policy   string
 	disabled bool
 	aliases  map[string]string // the name, by accessor
-	groups   map[string]bool
+	groups   map[string]string // by which alias of a group, "accessor/name"; "" for an internal one
+}
+
+// in are the groups that somebody is directly in: external ones as long as both
+// sides still have the alias by which a login led there.
+func (m *model) in(p *person) map[string]bool {
+	out := map[string]bool{}
+	for id, by := range p.groups {
+		at, _, _ := strings.Cut(by, "/")
+		if by == "" || m.groups[id].alias == by && p.aliases[at] != "" {
+			out[id] = true
+		}
+	}
+	return out
 }
 
 type circle struct {
@@ -104,7 +117,7 @@ func TestModel(t *testing.T) {
 			"make an entity": func(rt *rapid.T) {
 				p := policies.Draw(rt, "policy")
 				id := r.write("entity", obj{"policies": p})["id"].(string)
-				m.entities[id] = &person{policy: p, aliases: map[string]string{}, groups: map[string]bool{}}
+				m.entities[id] = &person{policy: p, aliases: map[string]string{}, groups: map[string]string{}}
 				m.ever = append(m.ever, id)
 			},
 			"change an entity": func(rt *rapid.T) {
@@ -133,7 +146,7 @@ func TestModel(t *testing.T) {
 				})
 				if id == "" {
 					id = who.ID
-					m.entities[id] = &person{aliases: map[string]string{l.Accessor: l.Name}, groups: map[string]bool{}}
+					m.entities[id] = &person{aliases: map[string]string{l.Accessor: l.Name}, groups: map[string]string{}}
 					m.ever = append(m.ever, id)
 				}
 				if who.ID != id {
@@ -143,13 +156,17 @@ func TestModel(t *testing.T) {
 					return
 				}
 				for gid, g := range m.groups {
+					p := m.entities[id]
+					if g.external && !m.in(p)[gid] {
+						delete(p.groups, gid)
+					}
 					accessor, name, ok := strings.Cut(g.alias, "/")
 					if !ok || accessor != l.Accessor {
 						continue
 					}
-					delete(m.entities[id].groups, gid)
+					delete(p.groups, gid)
 					if slices.Contains(l.Groups, name) {
-						m.entities[id].groups[gid] = true
+						p.groups[gid] = g.alias
 					}
 				}
 			},
@@ -209,7 +226,7 @@ func TestModel(t *testing.T) {
 				id := r.write("group", body)["id"].(string)
 				m.groups[id] = g
 				for e := range members {
-					m.entities[e].groups[id] = true
+					m.entities[e].groups[id] = ""
 				}
 			},
 			"change a group": func(rt *rapid.T) {
@@ -240,7 +257,7 @@ func TestModel(t *testing.T) {
 				for e, p := range m.entities {
 					delete(p.groups, id)
 					if members[e] {
-						p.groups[id] = true
+						p.groups[id] = ""
 					}
 				}
 			},
@@ -301,7 +318,11 @@ func TestModel(t *testing.T) {
 						m.entities[to].aliases[at] = name
 					}
 				}
-				maps.Copy(m.entities[to].groups, m.entities[from].groups)
+				for id, by := range m.entities[from].groups {
+					if _, there := m.entities[to].groups[id]; !there || by != "" && by == m.groups[id].alias {
+						m.entities[to].groups[id] = by
+					}
+				}
 				delete(m.entities, from)
 				m.merged[from] = to
 			},
@@ -341,7 +362,8 @@ func (m *model) check(rt *rapid.T, r *rig, id string) {
 	if p.policy != "" {
 		want[p.policy] = true
 	}
-	groups := m.above(p.groups)
+	direct := m.in(p)
+	groups := m.above(direct)
 	for g := range groups {
 		want[m.groups[g].policy] = true
 	}
@@ -352,8 +374,8 @@ func (m *model) check(rt *rapid.T, r *rig, id string) {
 		rt.Fatalf("entity %s is in %v, want %v", id, who.Groups, groups)
 	}
 	for _, g := range who.Groups {
-		if !groups[g.ID] || g.Direct != p.groups[g.ID] {
-			rt.Fatalf("entity %s is in %+v, want in %v, directly in %v", id, g, groups, p.groups)
+		if !groups[g.ID] || g.Direct != direct[g.ID] {
+			rt.Fatalf("entity %s is in %+v, want in %v, directly in %v", id, g, groups, direct)
 		}
 	}
 	aliases := map[string]string{}

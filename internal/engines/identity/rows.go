@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -101,6 +102,9 @@ const (
 type memberOf struct {
 	V      int      `json:"v"`
 	Groups []string `json:"in"`
+	// By is, for each external group, the key of the alias by which a login put
+	// the entity there. See inForce.
+	By map[string]string `json:"by,omitempty"`
 }
 
 // nameKey stands for a name in keys.
@@ -176,20 +180,76 @@ func groupBy(r storage.Reader, key string) (*group, error) {
 	return getGroup(r, id)
 }
 
-// groupsOf are the ids of the groups that an entity is directly in.
-func groupsOf(r storage.Reader, entityID string) ([]string, error) {
+// groupsOf are the groups that an entity is directly in.
+func groupsOf(r storage.Reader, entityID string) (*memberOf, error) {
 	row, err := getRow(r, memberOfPrefix+entityID, func(m *memberOf) int { return m.V })
-	if err != nil || row == nil {
-		return nil, err
+	if row == nil {
+		row = new(memberOf)
 	}
-	return row.Groups, nil
+	return row, err
 }
 
-func putGroupsOf(tx storage.Tx, entityID string, groups []string) error {
-	if len(groups) == 0 {
+func (m *memberOf) put(tx storage.Tx, entityID string) error {
+	if len(m.Groups) == 0 {
 		return tx.Delete(memberOfPrefix + entityID)
 	}
-	return tx.Put(memberOfPrefix+entityID, wire.Marshal(&memberOf{V: rowVersion, Groups: groups}))
+	m.V = rowVersion
+	return tx.Put(memberOfPrefix+entityID, wire.Marshal(m))
+}
+
+// join and leave report whether they have changed anything. by is "" for an
+// internal group.
+func (m *memberOf) join(group, by string) bool {
+	there := slices.Contains(m.Groups, group)
+	if there && m.By[group] == by {
+		return false
+	}
+	if !there {
+		m.Groups = append(m.Groups, group)
+	}
+	if by != "" {
+		if m.By == nil {
+			m.By = map[string]string{}
+		}
+		m.By[group] = by
+	}
+	return true
+}
+
+func (m *memberOf) leave(group string) bool {
+	at := slices.Index(m.Groups, group)
+	if at < 0 {
+		return false
+	}
+	m.Groups = slices.Delete(m.Groups, at, at+1)
+	delete(m.By, group)
+	return true
+}
+
+// inForce parts the groups that an entity is directly in from those that it was
+// put in by a login of which nothing is left: the group's alias is another by
+// now, or the entity has no alias of that mount any more. Such a membership
+// gives nothing, and the next login ends it.
+func (m *memberOf) inForce(r storage.Reader, row *entity) (direct, stale []string, err error) {
+	for _, id := range m.Groups {
+		if by := m.By[id]; by != "" {
+			g, err := getGroup(r, id)
+			if err != nil {
+				return nil, nil, err
+			}
+			if g == nil || !g.filledBy(by) || row.aliasAt(g.Alias.Accessor) == nil {
+				stale = append(stale, id)
+				continue
+			}
+		}
+		direct = append(direct, id)
+	}
+	return direct, stale, nil
+}
+
+// filledBy reports whether an alias, by its key, is the group's.
+func (g *group) filledBy(alias string) bool {
+	return g.Alias != nil && groupAliasKey(g.Alias.Accessor, g.Alias.Name) == alias
 }
 
 func (e *entity) put(tx storage.Tx) error {

@@ -93,10 +93,15 @@ func identify(r storage.Reader, id string) (*engine.Identified, error) {
 			ID: a.ID, Accessor: a.Accessor, Name: a.Name, Metadata: a.Metadata, Custom: a.Custom,
 		})
 	}
-	direct, err := groupsOf(r, id)
+	in, err := groupsOf(r, id)
 	if err != nil {
 		return nil, err
 	}
+	direct, stale, err := in.inForce(r, row)
+	if err != nil {
+		return nil, err
+	}
+	who.Stale = stale
 	groups, err := closure(r, direct)
 	if err != nil {
 		return nil, err
