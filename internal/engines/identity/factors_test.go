@@ -3,6 +3,8 @@ package identity_test
 import (
 	"testing"
 
+	"github.com/leasehold/leasehold/internal/engine"
+
 	"github.com/leasehold/leasehold/internal/errs"
 	"github.com/leasehold/leasehold/internal/wire"
 )
@@ -44,5 +46,32 @@ func TestSecondFactorsFollowTheirEntity(t *testing.T) {
 	r.refused(errs.Invalid, wire.OpUpdate, "mfa/method/totp/admin-generate", obj{"method_id": method, "entity_id": to})
 	if left := r.keys("mfa/secret/"); len(left) > 0 {
 		t.Errorf("the rows %v are left of entities that are gone", left)
+	}
+}
+
+// TestEnforcementsFollowTheirEntity: whoever needs a second factor needs it
+// under whichever name they are merged into.
+func TestEnforcementsFollowTheirEntity(t *testing.T) {
+	r := start(t)
+	defer r.close()
+	method, _ := r.write("mfa/method/totp", obj{"issuer": "x"})["method_id"].(string)
+	from := r.login(engine.AliasLogin{Accessor: "up", Name: "ann"})
+	to := r.write("entity", obj{"name": "to"})["id"].(string)
+	r.write("mfa/login-enforcement/guard", obj{"mfa_method_ids": method, "identity_entity_ids": from.ID})
+	needed := func() bool {
+		t.Helper()
+		who := r.login(engine.AliasLogin{Accessor: "up", Name: "ann"})
+		d, err := r.e.Demand(r.ctx, engine.FactorLogin{Accessor: "up", Type: "userpass", Who: who})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d != nil
+	}
+	if !needed() {
+		t.Fatal("before the merge no second factor is needed")
+	}
+	r.write("entity/merge", obj{"from_entity_ids": from.ID, "to_entity_id": to})
+	if !needed() {
+		t.Error("after the merge no second factor is needed")
 	}
 }

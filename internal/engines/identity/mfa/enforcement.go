@@ -153,6 +153,33 @@ func (e *Engine) writeEnforcement(ctx context.Context, _ *route.Request, in writ
 	return route.None{}, err
 }
 
+// enforceToo adds an entity to the enforcements that name another.
+func (e *Engine) enforceToo(ctx context.Context, from, to string) error {
+	var names []string
+	err := e.env.Store.View(ctx, func(v storage.View) error {
+		return each(v, enforcementPrefix, func(name string, r *enforcementRow) {
+			if slices.Contains(r.Entities, from) {
+				names = append(names, name)
+			}
+		})
+	})
+	for _, name := range names {
+		if err != nil {
+			return err
+		}
+		_, err = e.env.Store.Update(ctx, func(tx storage.Tx) error {
+			r, err := get[enforcementRow](tx, enforcementPrefix+name)
+			if err != nil || r == nil || !slices.Contains(r.Entities, from) || slices.Contains(r.Entities, to) {
+				return err
+			}
+			r.Entities = append(r.Entities, to)
+			slices.Sort(r.Entities)
+			return tx.Put(enforcementPrefix+name, wire.Marshal(r))
+		})
+	}
+	return err
+}
+
 func (e *Engine) deleteEnforcement(ctx context.Context, _ *route.Request, in nameIn) (route.None, error) {
 	_, err := e.env.Store.Update(ctx, func(tx storage.Tx) error { return tx.Delete(enforcementPrefix + in.Name) })
 	return route.None{}, err

@@ -126,12 +126,9 @@ func (e *Engine) Hold(ctx context.Context, d *engine.Demand, login []byte) (stri
 	}
 	p := pendingRow{row: v1, EntityID: d.EntityID, Constraints: d.Constraints, Login: login}
 	_, err = e.env.Store.Update(ctx, func(tx storage.Tx) error {
-		w, err := get[waitingRow](tx, waitingPrefix+d.EntityID)
+		w, err := e.waiting(tx, d.EntityID)
 		if err != nil {
 			return err
-		}
-		if w == nil {
-			w = &waitingRow{row: v1}
 		}
 		over := max(0, len(w.IDs)+1-maxWaiting)
 		for _, old := range w.IDs[:over] {
@@ -175,18 +172,33 @@ func (e *Engine) Release(ctx context.Context, id string, shown engine.Shown) ([]
 		if err != nil {
 			return err
 		}
-		return drop(tx, p.EntityID, id)
+		return e.drop(tx, p.EntityID, id)
 	})
 	return p.Login, err
 }
 
+// waiting is which logins of an entity wait. Where that cannot be read it is
+// begun anew: nobody must be kept out, or a sweep held up, by a list whose
+// logins end by themselves.
+func (e *Engine) waiting(tx storage.Reader, entity string) (*waitingRow, error) {
+	w, err := get[waitingRow](tx, waitingPrefix+entity)
+	if isBadRow(err) {
+		e.env.Log.Error("the list of an entity's logins that wait cannot be read; it is begun anew", "error", err)
+		w, err = nil, nil
+	}
+	if err == nil && w == nil {
+		w = &waitingRow{row: v1}
+	}
+	return w, err
+}
+
 // drop deletes a login that waits no more.
-func drop(tx storage.Tx, entity string, id string) error {
+func (e *Engine) drop(tx storage.Tx, entity string, id string) error {
 	if err := tx.Delete(pendingPrefix + id); err != nil {
 		return err
 	}
-	w, err := get[waitingRow](tx, waitingPrefix+entity)
-	if err != nil || w == nil {
+	w, err := e.waiting(tx, entity)
+	if err != nil {
 		return err
 	}
 	w.IDs = slices.DeleteFunc(w.IDs, func(s string) bool { return s == id })
@@ -196,15 +208,25 @@ func drop(tx storage.Tx, entity string, id string) error {
 	return tx.Put(waitingPrefix+entity, wire.Marshal(w))
 }
 
-// sweepStep bounds how many logins one sweep drops, each in a transaction of
-// two rows.
+// sweepStep is how many logins are dropped between two looks, each in a
+// transaction of two rows.
 const sweepStep = 100
 
+// sweepPending drops all whose time is over: however many there come, there are
+// never more than come in that time.
 func (e *Engine) sweepPending(ctx context.Context) error {
+	for {
+		if n, err := e.sweepSome(ctx); err != nil || n < sweepStep {
+			return err
+		}
+	}
+}
+
+func (e *Engine) sweepSome(ctx context.Context) (n int, err error) {
 	type late struct{ id, entity string }
 	var gone []late
 	end := pendingPrefix + before(e.env.Now().Add(-pendingTTL))
-	err := e.env.Store.View(ctx, func(v storage.View) error {
+	err = e.env.Store.View(ctx, func(v storage.View) error {
 		return storage.ScanEach(v, pendingPrefix, end, sweepStep, func(key string, b []byte, bad error) bool {
 			l := late{id: key[len(pendingPrefix):]}
 			if bad == nil {
@@ -217,12 +239,12 @@ func (e *Engine) sweepPending(ctx context.Context) error {
 		})
 	})
 	if err != nil {
-		return err
+		return 0, err
 	}
 	for _, l := range gone {
-		if _, err := e.env.Store.Update(ctx, func(tx storage.Tx) error { return drop(tx, l.entity, l.id) }); err != nil {
-			return err
+		if _, err := e.env.Store.Update(ctx, func(tx storage.Tx) error { return e.drop(tx, l.entity, l.id) }); err != nil {
+			return 0, err
 		}
 	}
-	return nil
+	return len(gone), nil
 }

@@ -160,3 +160,44 @@ func TestSecretsFollowTheirEntity(t *testing.T) {
 		t.Errorf("after forgetting: %v", err)
 	}
 }
+
+// TestManyLoginsThatNobodyCompletes are gone after one sweep.
+func TestManyLoginsThatNobodyCompletes(t *testing.T) {
+	r := newRig(t)
+	for i := range 250 {
+		d := &engine.Demand{EntityID: fmt.Sprint("e", i)}
+		if _, err := r.engine.Hold(t.Context(), d, []byte("login")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.pass(6 * time.Minute)
+	if err := r.engine.Sweep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	left := 0
+	err := r.store.View(t.Context(), func(v storage.View) error {
+		return v.Scan("m/", "n", 0, func(string, []byte) bool { left++; return true })
+	})
+	if err != nil || left > 0 {
+		t.Errorf("%d rows are left, %v", left, err)
+	}
+}
+
+// TestDamagedListOfLogins keeps nobody from logging in, and no sweep from its
+// work.
+func TestDamagedListOfLogins(t *testing.T) {
+	r := newRig(t)
+	if _, err := r.store.Update(t.Context(), func(tx storage.Tx) error { return tx.Put("m/root/id/mfa/waiting/ann", []byte("damaged")) }); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.engine.Hold(t.Context(), &engine.Demand{EntityID: "ann"}, []byte("login")); err != nil {
+		t.Errorf("Hold = %v", err)
+	}
+	if _, err := r.store.Update(t.Context(), func(tx storage.Tx) error { return tx.Put("m/root/id/mfa/waiting/ann", []byte("damaged")) }); err != nil {
+		t.Fatal(err)
+	}
+	r.pass(6 * time.Minute)
+	if err := r.engine.Sweep(t.Context()); err != nil {
+		t.Errorf("Sweep = %v", err)
+	}
+}

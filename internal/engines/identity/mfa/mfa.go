@@ -120,12 +120,18 @@ type versioned interface{ version() int }
 func read[T versioned](key string, b []byte) (*T, error) {
 	v := new(T)
 	if err := wire.Unmarshal(b, v); err != nil {
-		return nil, fmt.Errorf("reading the row %s: %w", key, err)
+		return nil, &storage.CorruptError{Key: key, Err: err}
 	}
 	if n := (*v).version(); n > rowVersion {
 		return nil, errs.New(errs.Internal, "the row %s has version %d, written by a newer server", key, n)
 	}
 	return v, nil
+}
+
+// isBadRow reports whether an error is of one row and not of the store.
+func isBadRow(err error) bool {
+	var bad *storage.CorruptError
+	return errors.As(err, &bad)
 }
 
 // get reads a row: nil when there is none.

@@ -148,6 +148,32 @@ func TestPasscodes(t *testing.T) {
 
 // TestGuessingIsSlowedDown: after five wrong passcodes not even the right one
 // counts for a while, and each round waits longer, whichever server is asked.
+// TestDevicesOutliveTheirMethodsSettings: an app shows the passcodes that it was
+// set up for, whatever the method says by then.
+func TestDevicesOutliveTheirMethodsSettings(t *testing.T) {
+	r := newRig(t)
+	method := r.method(nil)
+	before := r.device(r.do(200, wire.OpUpdate, "mfa/method/totp/generate", obj{"method_id": method}))
+	if err := r.prove(method, before.code(0)); err != nil {
+		t.Fatalf("at first: %v", err)
+	}
+	for _, change := range []obj{{"period": 60}, {"digits": 8}, {"algorithm": "SHA256"}, {"period": 10}} {
+		r.do(204, wire.OpUpdate, "mfa/method/totp/"+method, change)
+		r.pass(30 * time.Second)
+		if err := r.prove(method, before.code(0)); err != nil {
+			t.Errorf("after %v a passcode of an older device is refused: %v", change, err)
+		}
+	}
+	r.do(204, wire.OpUpdate, "mfa/method/totp/admin-destroy", obj{"method_id": method, "entity_id": "ann"})
+	after := r.device(r.do(200, wire.OpUpdate, "mfa/method/totp/generate", obj{"method_id": method}))
+	if after.period != 10 || after.digits != 8 || after.alg != "SHA256" {
+		t.Errorf("a new device is set up with %+v, want what the method says now", after)
+	}
+	if err := r.prove(method, after.code(0)); err != nil {
+		t.Errorf("a passcode of the new device is refused: %v", err)
+	}
+}
+
 func TestGuessingIsSlowedDown(t *testing.T) {
 	r := newRig(t)
 	other, _ := r.open()

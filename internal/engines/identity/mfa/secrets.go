@@ -23,20 +23,25 @@ import (
 
 const secretPrefix = "mfa/secret/"
 
-// secretRow is the secret of one device, and what was tried with it. Version 1.
+// secretRow is the secret of one device, and what was tried with it. The device
+// was set up once and knows nothing of later changes of its method, so how its
+// passcodes look stands here. Version 1.
 type secretRow struct {
 	row
-	Key    secret.String `json:"key"` // base64
-	Last   int64         `json:"last,omitempty"`
-	Failed int           `json:"fail,omitempty"` // in a row
-	Until  time.Time     `json:"until,omitzero"` // nothing is tried before
+	Key       secret.String `json:"key"` // base64
+	Period    wire.TTL      `json:"per"`
+	Algorithm string        `json:"alg"`
+	Digits    int           `json:"dig"`
+	Last      int64         `json:"last,omitempty"`
+	Failed    int           `json:"fail,omitempty"` // in a row
+	Until     time.Time     `json:"until,omitzero"` // nothing is tried before
 }
 
 func secretKey(entity, method string) string { return secretPrefix + entity + "/" + method }
 
 type secretOut struct {
-	Barcode string        `json:"barcode,omitempty"`
-	URL     secret.String `json:"url"`
+	Barcode *secret.String `json:"barcode,omitempty"` // shows the URL
+	URL     secret.String  `json:"url"`
 }
 
 func (e *Engine) generate(ctx context.Context, req *route.Request, in methodIn) (*secretOut, error) {
@@ -100,7 +105,9 @@ func (e *Engine) makeSecret(ctx context.Context, req *route.Request, method, ent
 			}
 			return err
 		}
-		s = &secretRow{row: v1, Key: secret.New(base64.StdEncoding.EncodeToString(key))}
+		s = &secretRow{
+			row: v1, Key: secret.New(base64.StdEncoding.EncodeToString(key)), Period: m.Period, Algorithm: m.Algorithm, Digits: m.Digits,
+		}
 		return tx.Put(secretKey(entity, method), wire.Marshal(s))
 	})
 	if err != nil {
@@ -110,7 +117,12 @@ func (e *Engine) makeSecret(ctx context.Context, req *route.Request, method, ent
 		req.Warn("Entity already has a secret for MFA method %q", m.Name)
 		return nil, nil
 	}
-	return &secretOut{Barcode: picture, URL: secret.New(url)}, nil
+	out := &secretOut{URL: secret.New(url)}
+	if picture != "" {
+		shown := secret.New(picture)
+		out.Barcode = &shown
+	}
+	return out, nil
 }
 
 // qrCode draws a text: a PNG in base64, or nothing for size 0.
@@ -183,7 +195,7 @@ func (s *secretRow) try(m *methodRow, passcode string, now time.Time) (refused, 
 	if err != nil {
 		return nil, fmt.Errorf("decoding a secret: %w", err)
 	}
-	at, ok := match(key, passcode, m, now)
+	at, ok := match(key, passcode, s, m.Skew, now)
 	if ok && at > s.Last {
 		s.Last, s.Failed, s.Until = at, 0, time.Time{}
 		return nil, nil
@@ -193,7 +205,7 @@ func (s *secretRow) try(m *methodRow, passcode string, now time.Time) (refused, 
 	// more; each further round twice as long, so that knowing the password
 	// does not pay for guessing on.
 	if round := s.Failed / m.MaxAttempts; round > 0 && s.Failed%m.MaxAttempts == 0 {
-		wait := m.Period.Duration() * time.Duration(2*m.Skew+1)
+		wait := s.Period.Duration() * time.Duration(2*m.Skew+1)
 		for range min(round-1, 16) {
 			wait = min(2*wait, longestWait)
 		}
@@ -236,8 +248,12 @@ func (e *Engine) Conflict(ctx context.Context, from, to string) (string, error) 
 }
 
 // Merge hands the secrets of one entity to another that has none of the same
-// method, and deletes the others.
+// method, and deletes the others. Enforcements that name the one name both from
+// then on.
 func (e *Engine) Merge(ctx context.Context, from, to string) error {
+	if err := e.enforceToo(ctx, from, to); err != nil {
+		return err
+	}
 	methods, err := e.secretsOf(ctx, from)
 	if err != nil {
 		return err

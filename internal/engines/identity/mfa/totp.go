@@ -38,12 +38,12 @@ func Code(key []byte, step int64, digits int, algorithm string) string {
 // step is the time step that a moment is in.
 func step(t time.Time, period time.Duration) int64 { return t.Unix() / int64(period/time.Second) }
 
-// match finds the step, within skew of the present one, whose passcode was
-// shown. It looks at all of them, so that the time it takes says nothing.
-func match(key []byte, passcode string, m *methodRow, now time.Time) (found int64, ok bool) {
-	present := step(now, m.Period.Duration())
-	for s := present - int64(m.Skew); s <= present+int64(m.Skew); s++ {
-		if s >= 0 && subtle.ConstantTimeCompare([]byte(Code(key, s, m.Digits, m.Algorithm)), []byte(passcode)) == 1 {
+// match finds the step, within skew of the present one, whose passcode a device
+// has shown. It looks at all of them, so that the time it takes says nothing.
+func match(key []byte, passcode string, device *secretRow, skew int, now time.Time) (found int64, ok bool) {
+	present := step(now, device.Period.Duration())
+	for s := present - int64(skew); s <= present+int64(skew); s++ {
+		if s >= 0 && subtle.ConstantTimeCompare([]byte(Code(key, s, device.Digits, device.Algorithm)), []byte(passcode)) == 1 {
 			found, ok = s, true
 		}
 	}
