@@ -205,6 +205,7 @@ func (p *Response) fill(r *route.Request, res route.Result) {
 	reply := r.Reply()
 	p.Status, p.Warnings, p.Header = reply.Status, reply.Warnings, reply.Header
 	p.LeaseID, p.LeaseTTL, p.Renewable = reply.LeaseID, reply.LeaseDuration, reply.Renewable
+	p.Lent = reply.Lent
 	p.Data, p.Raw = res.Data, res.Raw
 	if w := res.Whole; w != nil {
 		p.Data, p.Auth, p.Wrap = w.Data, w.Auth, w.Wrap

@@ -79,6 +79,9 @@ type Response struct {
 	// first byte of the answer, after the client was asked a last time
 	// whether it is there, or with false when nothing is sent.
 	Sent func(begun bool)
+	// Lent, when set, is released once the answer was written; the memory of
+	// the request's body is free then too. See route.Request.Lend.
+	Lent route.Lent
 }
 
 // WrapInfo stands in the envelope in place of a wrapped answer.

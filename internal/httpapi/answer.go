@@ -63,7 +63,7 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, req *core.Reque
 		begun = true
 		resp.Sent(true)
 	}
-	send(w, status, body)
+	send(w, r, status, body)
 	if cap(body) <= keepBuffer {
 		*buf = body[:0]
 		buffers.Put(buf)
@@ -79,11 +79,21 @@ const statusGone = 499
 // into the socket's buffer at once and need no clock.
 const slowAnswer = 2 * time.Minute
 
-func send(w http.ResponseWriter, status int, body []byte) {
+// fitsOne is how large an answer's body may be to share net/http's buffer with
+// its head.
+const fitsOne = 3 << 10
+
+func send(w http.ResponseWriter, r *http.Request, status int, body []byte) {
 	if len(body) >= 2048 { // below, net/http finds the length by itself
 		w.Header()["Content-Length"] = []string{strconv.Itoa(len(body))}
 		if len(body) > keepBuffer {
 			_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(slowAnswer))
+		} else if g := gatheredOf(r); g != nil && len(body) > fitsOne {
+			g.hold()
+			defer func() {
+				_ = http.NewResponseController(w).Flush()
+				g.let()
+			}()
 		}
 	}
 	if status != http.StatusOK {

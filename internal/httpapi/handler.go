@@ -118,7 +118,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	tctx, span := h.cfg.Trace.Request(r.Context(), r.Method, r.Header)
 	ctx := newDeadline(tctx, begun.Add(h.cfg.MaxDuration))
 	defer ctx.release()
-	req, err := h.parse(w, r)
+	in, err := h.parse(w, r)
+	req := &in.Request
 	req.Begun = begun
 	var resp *core.Response
 	if err == nil {
@@ -126,7 +127,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	} else {
 		resp = h.cfg.Core.Refuse(ctx, req, err)
 	}
+	lent := resp.Lent // the answer is the caller's from its last byte on
 	status := h.answer(w, r, req, resp)
+	if lent != nil {
+		lent.Release()
+		in.recycle()
+	}
 	span.Text("leasehold.request_id", idOf(req))
 	span.EndRequest(status)
 	if h.cfg.Done != nil {

@@ -8,8 +8,10 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/leasehold/leasehold/internal/core"
 	"github.com/leasehold/leasehold/internal/errs"
@@ -17,10 +19,35 @@ import (
 	"github.com/leasehold/leasehold/internal/wire"
 )
 
+// incoming is a request with the memory that its body lies in.
+type incoming struct {
+	core.Request
+	body *[]byte // of bodies; nil: not theirs
+}
+
+// bodies are the memory of larger bodies, for the endpoints that keep nothing
+// of them (route.Request.Lend). Very large ones are let go.
+var bodies sync.Pool // of *[]byte
+
+const (
+	poolBody = 1 << 10
+	keepBody = 64 << 10
+)
+
+// recycle gives the body's memory to the next request.
+func (in *incoming) recycle() {
+	if in.body == nil || cap(*in.body) > keepBody {
+		return
+	}
+	clear((*in.body)[:cap(*in.body)])
+	bodies.Put(in.body)
+	in.body = nil
+}
+
 // parse understands the request line, the headers and the body. It gives a
 // request beside an error too, for the record.
-func (h *Handler) parse(w http.ResponseWriter, r *http.Request) (req *core.Request, err error) {
-	req = &core.Request{
+func (h *Handler) parse(w http.ResponseWriter, r *http.Request) (in *incoming, err error) {
+	in = &incoming{Request: core.Request{
 		ID:        requestID(),
 		Method:    r.Method,
 		Path:      r.URL.Path[len(prefix):],
@@ -29,46 +56,51 @@ func (h *Handler) parse(w http.ResponseWriter, r *http.Request) (req *core.Reque
 		Header:    r.Header,
 		TLS:       r.TLS,
 		Redact:    h.cfg.Redact,
-	}
+	}}
+	return in, h.read(in, w, r)
+}
+
+func (h *Handler) read(in *incoming, w http.ResponseWriter, r *http.Request) (err error) {
+	req := &in.Request
 	ctx := r.Context()
 	req.Gone = func() bool { return ctx.Err() != nil }
 	if req.Remote, err = h.cfg.Remote(r); err != nil {
-		return req, err
+		return err
 	}
 	if err := h.requestHeader(r); err != nil {
-		return req, err
+		return err
 	}
 	if req.Path, err = canonical(r.URL); err != nil {
 		req.Path = r.URL.Path[len(prefix):]
-		return req, err
+		return err
 	}
 	if r.URL.RawQuery != "" {
 		if req.Query, err = url.ParseQuery(r.URL.RawQuery); err != nil {
 			req.Query = nil
-			return req, errs.Wrap(errs.Invalid, err, "the query cannot be read")
+			return errs.Wrap(errs.Invalid, err, "the query cannot be read")
 		}
 	}
 	if req.Op, err = operation(r.Method, req.Query); err != nil {
-		return req, err
+		return err
 	}
 	req.Access = h.access(req)
 	if req.Op == wire.OpList && req.Path != "" && !strings.HasSuffix(req.Path, "/") {
 		req.Path += "/"
 	}
 	if err := wrapping(req); err != nil {
-		return req, err
+		return err
 	}
 	if req.Op == wire.OpUpdate && one(r.Header, "Content-Type") == octetStream {
-		if req.Octets, err = h.readBody(w, r); req.Octets == nil {
+		if req.Octets, err = h.readBody(in, w, r); req.Octets == nil {
 			req.Octets = []byte{} // no bytes are bytes
 		}
 		req.JSON = h.json
-		return req, err
+		return err
 	}
 	if req.Op == wire.OpUpdate || req.Op == wire.OpPatch {
-		req.Body, err = h.body(w, r, req.Op)
+		req.Body, err = h.body(in, w, r, req.Op)
 	}
-	return req, err
+	return err
 }
 
 // requestHeader checks the header by which a client shows that it is one, and
@@ -191,7 +223,7 @@ func wrapping(req *core.Request) error {
 
 // body reads the JSON object of a write. It is JSON whatever the content type
 // says, except that a form which does not look like JSON is read as one.
-func (h *Handler) body(w http.ResponseWriter, r *http.Request, op wire.Op) ([]byte, error) {
+func (h *Handler) body(in *incoming, w http.ResponseWriter, r *http.Request, op wire.Op) ([]byte, error) {
 	form := false
 	if ct := one(r.Header, "Content-Type"); op == wire.OpPatch {
 		if err := mergePatch(ct); err != nil {
@@ -200,7 +232,7 @@ func (h *Handler) body(w http.ResponseWriter, r *http.Request, op wire.Op) ([]by
 	} else {
 		form = strings.HasPrefix(ct, "application/x-www-form-urlencoded")
 	}
-	raw, err := h.readBody(w, r)
+	raw, err := h.readBody(in, w, r)
 	if err != nil {
 		return nil, err
 	}
@@ -245,7 +277,7 @@ func mergePatch(contentType string) error {
 
 // readBody reads all of the body, within the limit. Memory follows what has
 // arrived, not what the header promises.
-func (h *Handler) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+func (h *Handler) readBody(in *incoming, w http.ResponseWriter, r *http.Request) (raw []byte, err error) {
 	if r.ContentLength > h.cfg.MaxBody {
 		w.Header().Set("Connection", "close")
 		return nil, h.tooLarge()
@@ -258,8 +290,15 @@ func (h *Handler) readBody(w http.ResponseWriter, r *http.Request) ([]byte, erro
 	if n := r.ContentLength; n > 0 && n < first {
 		size = n + 1 // room to meet the end without growing
 	}
+	if size >= poolBody {
+		if in.body, _ = bodies.Get().(*[]byte); in.body == nil {
+			in.body = new([]byte)
+		}
+		raw = (*in.body)[:0]
+		defer func() { *in.body = raw }() // it may have grown
+	}
+	raw = slices.Grow(raw, int(size))
 	from := http.MaxBytesReader(w, r.Body, h.cfg.MaxBody)
-	raw := make([]byte, 0, size)
 	for {
 		n, err := from.Read(raw[len(raw):cap(raw)])
 		raw = raw[:len(raw)+n]

@@ -34,7 +34,7 @@ func NewServer(h http.Handler, l Limits, logger *slog.Logger) *http.Server {
 	}
 	return &http.Server{
 		Handler: h, ReadHeaderTimeout: l.ReadHeader, ReadTimeout: l.Read, WriteTimeout: l.Write,
-		IdleTimeout: l.Idle, MaxHeaderBytes: l.HeadBytes,
+		IdleTimeout: l.Idle, MaxHeaderBytes: l.HeadBytes, ConnContext: withConn,
 		ErrorLog: log.New(complaints{logger}, "", 0),
 	}
 }

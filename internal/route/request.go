@@ -88,7 +88,12 @@ type Reply struct {
 	WrappedAccessor string
 	Header          http.Header // passed on where the mount allows the name
 	Raw             *Raw        // in place of what the handler returned
+	Lent            Lent        // nil: nothing
 }
+
+// Lent is memory that an answer lies in. Release takes it back once the answer
+// was written.
+type Lent interface{ Release() }
 
 // Warn adds a warning to the answer.
 func (r *Request) Warn(format string, args ...any) {
@@ -122,6 +127,12 @@ func (r *Request) SetHeader(name, value string) {
 // AnswerRaw answers without an envelope, whatever the handler returns beside a
 // nil error.
 func (r *Request) AnswerRaw(raw *Raw) { r.reply.Raw = raw }
+
+// Lend says that the answer lies in memory that is used again: it is released
+// when the answer was written, or never, if something else is answered after
+// all. It promises too that the handler has kept nothing of the request's body,
+// so that the body's memory is used again with it.
+func (r *Request) Lend(l Lent) { r.reply.Lent = l }
 
 // Reply is what was said so far.
 func (r *Request) Reply() *Reply { return &r.reply }

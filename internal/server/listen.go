@@ -94,6 +94,7 @@ func (l *listener) open(ctx context.Context) error {
 			return errors.Join(err, ln.Close())
 		}
 	}
+	ln = httpapi.Gather(ln)
 	if l.TLS != nil {
 		l.certs = &certificate{conf: *l.TLS}
 		err := l.certs.load()

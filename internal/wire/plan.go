@@ -78,6 +78,7 @@ var (
 	typeDur     = reflect.TypeFor[time.Duration]()
 	typeNet     = reflect.TypeFor[netip.Prefix]()
 
+	implItems     = reflect.TypeFor[interface{ entry() reflect.Type }]()
 	implOpt       = reflect.TypeFor[interface{ isOpt() }]()
 	implData      = reflect.TypeFor[Data]()
 	implMarshal   = reflect.TypeFor[encoding.TextMarshaler]()
@@ -120,6 +121,8 @@ func (c compiler) plan(t reflect.Type) *plan {
 		planNet(p)
 	case t.Implements(implOpt):
 		c.planOpt(p)
+	case t.Implements(implItems):
+		c.planItems(p)
 	case t.Kind() == reflect.Interface && t.Implements(implData):
 		planData(p)
 	case t.Implements(implMarshal) && reflect.PointerTo(t).Implements(implUnmarshal) && t.Kind() != reflect.Pointer:

@@ -208,10 +208,10 @@ func plain(b []byte) int {
 	i := 0
 	for ; len(b)-i >= 8; i += 8 {
 		w := binary.LittleEndian.Uint64(b[i:])
-		quote, slash := w^('"'*ones), w^('\\'*ones)
-		// The lowest byte that is marked is marked rightly; those above it
-		// may be marked for a borrow.
-		marks := ((quote-ones)&^quote | (slash-ones)&^slash | (w-' '*ones)&^w | w) & highs
+		// A byte is marked by its highest bit: it has that already, or a
+		// subtraction has borrowed it. The lowest byte that is marked is
+		// marked rightly; those above it may be marked for its borrow.
+		marks := (((w ^ '"'*ones) - ones) | ((w ^ '\\'*ones) - ones) | (w - ' '*ones) | w) & highs
 		if marks != 0 {
 			return i + bits.TrailingZeros64(marks)/8
 		}

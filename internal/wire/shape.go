@@ -62,7 +62,7 @@ func (p *plan) shape(within []*plan) *Shape {
 	case p.elem != nil && p.typ.Kind() == reflect.Pointer:
 		s = p.elem.shape(within)
 		s.Null = true
-	case p.elem != nil && p.typ.Kind() == reflect.Slice:
+	case p.elem != nil && (p.typ.Kind() == reflect.Slice || p.typ.Implements(implItems)):
 		s.Items = p.elem.shape(within)
 	case p.elem != nil && p.typ.Kind() == reflect.Map:
 		s.Values = p.elem.shape(within)

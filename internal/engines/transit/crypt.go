@@ -5,7 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
-	"slices"
+
 	"strconv"
 
 	"github.com/leasehold/leasehold/internal/engines/transit/b64"
@@ -21,35 +21,6 @@ import (
 // prefix is what every ciphertext, signature and MAC begins with, before the
 // version of its key.
 const prefix = "vault:v"
-
-// room is where a request works. What is worked on lies in it until the next
-// item; the texts of all results lie one behind the other.
-type room struct {
-	in, out []byte
-	texts   []byte
-}
-
-// text makes the text of some bytes made by a version.
-func (r *room) text(version int, b []byte) wire.Text {
-	at := len(r.texts)
-	r.texts = slices.Grow(r.texts, len(prefix)+12+base64.StdEncoding.EncodedLen(len(b)))
-	r.texts = strconv.AppendInt(append(r.texts, prefix...), int64(version), 10)
-	r.texts = b64.Append(append(r.texts, ':'), b)
-	return r.texts[at:len(r.texts):len(r.texts)]
-}
-
-// plainText makes base64 of some bytes.
-func (r *room) plainText(b []byte) wire.Text {
-	at := len(r.texts)
-	r.texts = b64.Append(r.texts, b)
-	return r.texts[at:len(r.texts):len(r.texts)]
-}
-
-// wipe forgets what was worked on.
-func (r *room) wipe() {
-	clear(r.in[:cap(r.in)])
-	clear(r.out[:cap(r.out)])
-}
 
 // textOf is the text of some bytes made by a version.
 func textOf(version int, b []byte) string { return string(new(room).text(version, b)) }
@@ -111,7 +82,7 @@ type itemIn struct {
 	Nonce          wire.Text           `json:"nonce" doc:"Refused: nonces are drawn, or made of the plaintext by a convergent key."`
 	AssociatedData wire.Text           `json:"associated_data" doc:"What is authenticated with the ciphertext and must be the same when decrypting, base64."`
 	KeyVersion     int                 `json:"key_version" doc:"Version to encrypt by; 0: the newest."`
-	Reference      string              `json:"reference" doc:"Given back with the item's result."`
+	Reference      wire.Text           `json:"reference" doc:"Given back with the item's result."`
 	Padding        string              `json:"padding_scheme" doc:"Padding of an RSA key: oaep or pkcs1v15."`
 	DecryptPadding string              `json:"decrypt_padding_scheme" doc:"When wrapping anew, the padding of the old ciphertext."`
 	EncryptPadding string              `json:"encrypt_padding_scheme" doc:"When wrapping anew, the padding of the new ciphertext."`
@@ -120,7 +91,7 @@ type itemIn struct {
 type cryptIn struct {
 	nameIn
 	itemIn
-	Batch       wire.Opt[[]itemIn] `json:"batch_input" doc:"Many items in place of one."`
+	Batch       wire.Items[itemIn] `json:"batch_input" doc:"Many items in place of one."`
 	PartialCode int                `json:"partial_failure_response_code" doc:"Status of the answer when some items of a batch failed; 0: 400."`
 	Type        string             `json:"type" doc:"Type of the key to create where there is none."`
 	Convergent  bool               `json:"convergent_encryption" doc:"Whether the key to create is a convergent one."`
@@ -132,12 +103,12 @@ type itemOut struct {
 	Error      string              `json:"error,omitempty"`
 	KeyVersion int                 `json:"key_version,omitempty"`
 	Plaintext  wire.Opt[wire.Text] `json:"plaintext,omitempty"`
-	Reference  wire.Opt[string]    `json:"reference,omitempty"`
+	Reference  wire.Opt[wire.Text] `json:"reference,omitempty"`
 }
 
 type cryptOut struct {
 	itemOut
-	Batch []itemOut `json:"batch_results,omitempty"`
+	Batch wire.Items[itemOut] `json:"batch_results,omitempty"`
 }
 
 func (e *Engine) encryptExists(ctx context.Context, _ *route.Request, in cryptIn) (bool, error) {
@@ -152,14 +123,14 @@ func (e *Engine) encrypt(ctx context.Context, req *route.Request, in cryptIn) (c
 	}
 	if k == nil {
 		// The policies were asked for the right to create it: see Exists.
-		if err := e.createForEncrypt(ctx, in); err != nil {
+		if err := e.createForEncrypt(ctx, &in); err != nil {
 			return cryptOut{}, err
 		}
 	}
-	return e.each(ctx, req, in, "encryption", false, e.encryptItem)
+	return e.each(ctx, req, &in, false, (*Engine).encryptItem)
 }
 
-func (e *Engine) createForEncrypt(ctx context.Context, in cryptIn) error {
+func (e *Engine) createForEncrypt(ctx context.Context, in *cryptIn) error {
 	conf, err := e.keysConfig(ctx)
 	if err != nil {
 		return err
@@ -168,7 +139,10 @@ func (e *Engine) createForEncrypt(ctx context.Context, in cryptIn) error {
 		return errs.New(errs.Invalid, "encryption key not found")
 	}
 	derived := len(in.Context) > 0
-	for _, it := range in.Batch.Value {
+	for it, err := range in.Batch.All() {
+		if err != nil {
+			return err
+		}
 		derived = derived || len(it.Context) > 0
 	}
 	switch t, _ := primitive.Named(in.Type, ""); {
@@ -180,70 +154,17 @@ func (e *Engine) createForEncrypt(ctx context.Context, in cryptIn) error {
 }
 
 func (e *Engine) decrypt(ctx context.Context, req *route.Request, in cryptIn) (cryptOut, error) {
-	return e.each(ctx, req, in, "encryption", true, e.decryptItem)
+	return e.each(ctx, req, &in, true, (*Engine).decryptItem)
 }
 
 func (e *Engine) rewrap(ctx context.Context, req *route.Request, in cryptIn) (cryptOut, error) {
-	out, err := e.each(ctx, req, in, "encryption", false, e.rewrapItem)
-	if in.Batch.Set {
+	out, err := e.each(ctx, req, &in, false, (*Engine).rewrapItem)
+	if in.Batch.Set() {
 		// Vault's rewrap knows no partial_failure_response_code: what failed
 		// says so itself, in an answer that is 200.
 		req.SetStatus(0)
 	}
 	return out, err
-}
-
-// each does something to one item or to each of a batch.
-func (e *Engine) each(ctx context.Context, req *route.Request, in cryptIn, what string, shows bool,
-	do func(context.Context, *readyKey, *itemIn, *room) (itemOut, error)) (cryptOut, error) {
-	k, err := e.usable(ctx, in.Name, what)
-	if err != nil {
-		return cryptOut{}, err
-	}
-	var r room
-	defer r.wipe()
-	if !in.Batch.Set {
-		out, err := do(ctx, k, &in.itemIn, &r)
-		return cryptOut{itemOut: out}, err
-	}
-	if len(in.Batch.Value) == 0 {
-		return cryptOut{}, errs.New(errs.Invalid, "missing batch input to process")
-	}
-	out := cryptOut{Batch: make([]itemOut, len(in.Batch.Value))}
-	failed := 0
-	for i := range in.Batch.Value {
-		it := &in.Batch.Value[i]
-		res, err := do(ctx, k, it, &r)
-		if err != nil {
-			if !callers(err) {
-				return cryptOut{}, err
-			}
-			failed++
-			res = itemOut{Error: errs.Message(err)}
-			if shows {
-				res.Plaintext = wire.Some(wire.Text{})
-			}
-		}
-		res.Reference = wire.Some(it.Reference)
-		out.Batch[i] = res
-	}
-	if failed > 0 {
-		in.partly(req, failed < len(out.Batch))
-	}
-	return out, nil
-}
-
-// partly says by the answer's status that items of a batch have failed. some
-// is whether others have not.
-func (in *cryptIn) partly(req *route.Request, some bool) {
-	req.SetStatus(400)
-	switch code := in.PartialCode; {
-	case code == 0 || !some:
-	case code < 200 || code > 599:
-		req.Warn("partial_failure_response_code %d is not the status of an answer; 400 stands in its place", code)
-	default:
-		req.SetStatus(code)
-	}
 }
 
 // callers reports whether an error is about what the caller sent, and so only
@@ -426,7 +347,7 @@ type dataKeyOut struct {
 	Plaintext  wire.Opt[wire.Text] `json:"plaintext,omitempty"`
 }
 
-func (e *Engine) dataKey(ctx context.Context, _ *route.Request, in dataKeyIn) (dataKeyOut, error) {
+func (e *Engine) dataKey(ctx context.Context, req *route.Request, in dataKeyIn) (dataKeyOut, error) {
 	if in.Plaintext != "plaintext" && in.Plaintext != "wrapped" {
 		return dataKeyOut{}, errs.New(errs.Invalid, "Invalid path, must be 'plaintext' or 'wrapped'")
 	}
@@ -443,12 +364,13 @@ func (e *Engine) dataKey(ctx context.Context, _ *route.Request, in dataKeyIn) (d
 	key := primitive.Random(bits / 8)
 	defer clear(key)
 	it := itemIn{Context: in.Context, Nonce: in.Nonce, AssociatedData: in.AssociatedData, KeyVersion: in.KeyVersion, Padding: in.Padding}
-	var r room
-	defer r.wipe()
-	sealed, err := e.seal(ctx, k, &it, key, &r)
+	r := newRoom()
+	sealed, err := e.seal(ctx, k, &it, key, r)
 	if err != nil {
+		r.Release()
 		return dataKeyOut{}, err
 	}
+	req.Lend(r)
 	out := dataKeyOut{Ciphertext: sealed.Ciphertext, KeyVersion: sealed.KeyVersion}
 	if in.Plaintext == "plaintext" {
 		out.Plaintext = wire.Some(r.plainText(key))

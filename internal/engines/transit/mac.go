@@ -21,7 +21,7 @@ type hmacIn struct {
 	URLAlgorithm string               `json:"urlalgorithm" doc:"Hash algorithm, in the path."`
 	Algorithm    string               `json:"algorithm" doc:"Hash algorithm: sha2-256 (if nothing is said), sha1, sha2-224, sha2-384, sha2-512, sha3-224 to sha3-512."`
 	KeyVersion   int                  `json:"key_version" doc:"Version to authenticate by; 0: the newest."`
-	Batch        wire.Opt[[]signItem] `json:"batch_input" doc:"Many items in place of one."`
+	Batch        wire.Items[signItem] `json:"batch_input" doc:"Many items in place of one."`
 }
 
 func hashNamed(names ...string) (primitive.Hash, error) {
@@ -38,7 +38,7 @@ func hashNamed(names ...string) (primitive.Hash, error) {
 	return h, nil
 }
 
-func (e *Engine) hmac(ctx context.Context, _ *route.Request, in hmacIn) (signReply, error) {
+func (e *Engine) hmac(ctx context.Context, req *route.Request, in hmacIn) (signReply, error) {
 	k, err := e.usable(ctx, in.Name, "encryption")
 	if err != nil {
 		return signReply{}, err
@@ -52,8 +52,8 @@ func (e *Engine) hmac(ctx context.Context, _ *route.Request, in hmacIn) (signRep
 		return signReply{}, err
 	}
 	all := signIn{signItem: in.signItem, Batch: in.Batch}
-	return all.each(false, func(it *signItem) (signOut, error) {
-		input, err := it.input()
+	return all.each(req, false, func(it *signItem, r *room) (signOut, error) {
+		input, err := it.input(r)
 		if err != nil {
 			return signOut{}, err
 		}
@@ -61,7 +61,7 @@ func (e *Engine) hmac(ctx context.Context, _ *route.Request, in hmacIn) (signRep
 		if err != nil {
 			return signOut{}, err
 		}
-		return signOut{HMAC: textOf(version, primitive.HMACSum(h, key, input))}, nil
+		return signOut{HMAC: r.text(version, primitive.HMACSum(h, key, input))}, nil
 	})
 }
 
@@ -80,13 +80,13 @@ func (e *Engine) macKey(ctx context.Context, k *readyKey, version int) ([]byte, 
 	return v.row.MAC, nil
 }
 
-func (e *Engine) verifyHMACs(ctx context.Context, k *readyKey, in *signIn) (signReply, error) {
+func (e *Engine) verifyHMACs(ctx context.Context, req *route.Request, k *readyKey, in *signIn) (signReply, error) {
 	h, err := hashNamed(in.URLAlgorithm, in.Algorithm, in.HashAlgorithm)
 	if err != nil {
 		return signReply{}, err
 	}
-	return in.each(false, func(it *signItem) (signOut, error) {
-		return e.verifyMAC(k, it, it.HMAC, "hmac", func(version int, input []byte) ([]byte, error) {
+	return in.each(req, false, func(it *signItem, r *room) (signOut, error) {
+		return e.verifyMAC(k, r, it, it.HMAC, "hmac", func(version int, input []byte) ([]byte, error) {
 			key, err := e.macKey(ctx, k, version)
 			if err != nil {
 				return nil, err
@@ -97,11 +97,11 @@ func (e *Engine) verifyHMACs(ctx context.Context, k *readyKey, in *signIn) (sign
 }
 
 // verifyMAC compares a MAC with the one that make makes.
-func (e *Engine) verifyMAC(k *readyKey, it *signItem, text []byte, what string, make func(version int, input []byte) ([]byte, error)) (signOut, error) {
+func (e *Engine) verifyMAC(k *readyKey, r *room, it *signItem, text []byte, what string, make func(version int, input []byte) ([]byte, error)) (signOut, error) {
 	if len(text) == 0 {
 		return signOut{}, errs.New(errs.Invalid, "missing %s to verify", what)
 	}
-	input, err := it.input()
+	input, err := it.input(r)
 	if err != nil {
 		return signOut{}, err
 	}
@@ -124,10 +124,10 @@ type cmacIn struct {
 	signItem
 	URLLength  string               `json:"url_mac_length" doc:"Length of the MAC in bytes, in the path; it goes before every mac_length."`
 	KeyVersion int                  `json:"key_version" doc:"Version to authenticate by; 0: the newest."`
-	Batch      wire.Opt[[]signItem] `json:"batch_input" doc:"Many items in place of one."`
+	Batch      wire.Items[signItem] `json:"batch_input" doc:"Many items in place of one."`
 }
 
-func (e *Engine) cmac(ctx context.Context, _ *route.Request, in cmacIn) (signReply, error) {
+func (e *Engine) cmac(ctx context.Context, req *route.Request, in cmacIn) (signReply, error) {
 	k, err := e.usable(ctx, in.Name, "encryption")
 	if err != nil {
 		return signReply{}, err
@@ -143,8 +143,8 @@ func (e *Engine) cmac(ctx context.Context, _ *route.Request, in cmacIn) (signRep
 		return signReply{}, err
 	}
 	all := signIn{signItem: in.signItem, Batch: in.Batch}
-	return all.each(false, func(it *signItem) (signOut, error) {
-		input, err := it.input()
+	return all.each(req, false, func(it *signItem, r *room) (signOut, error) {
+		input, err := it.input(r)
 		if err != nil {
 			return signOut{}, err
 		}
@@ -152,7 +152,7 @@ func (e *Engine) cmac(ctx context.Context, _ *route.Request, in cmacIn) (signRep
 		if err != nil {
 			return signOut{}, err
 		}
-		return signOut{CMAC: textOf(version, sum)}, nil
+		return signOut{CMAC: r.text(version, sum)}, nil
 	})
 }
 
@@ -176,9 +176,9 @@ func (e *Engine) cmacSum(ctx context.Context, k *readyKey, version, length int, 
 	return m.Sum(input)[:length], nil
 }
 
-func (e *Engine) verifyCMACs(ctx context.Context, k *readyKey, in *signIn) (signReply, error) {
-	return in.each(false, func(it *signItem) (signOut, error) {
-		return e.verifyMAC(k, it, it.CMAC, "cmac", func(version int, input []byte) ([]byte, error) {
+func (e *Engine) verifyCMACs(ctx context.Context, req *route.Request, k *readyKey, in *signIn) (signReply, error) {
+	return in.each(req, false, func(it *signItem, r *room) (signOut, error) {
+		return e.verifyMAC(k, r, it, it.CMAC, "cmac", func(version int, input []byte) ([]byte, error) {
 			length := cmp.Or(it.MACLength, in.MACLength)
 			if length == 0 {
 				_, given, err := parse(it.CMAC, "cmac", base64.StdEncoding)

@@ -1,9 +1,7 @@
 package transit
 
 import (
-	"bytes"
 	"context"
-	"strconv"
 
 	"github.com/leasehold/leasehold/internal/engines/transit/primitive"
 	"github.com/leasehold/leasehold/internal/errs"
@@ -31,19 +29,17 @@ func (in *octetsIn) item() *itemIn {
 
 // versioned is what a version has made, as bytes.
 func versioned(version int, b []byte) []byte {
-	out := make([]byte, 0, len(prefix)+12+len(b))
-	out = strconv.AppendInt(append(out, prefix...), int64(version), 10)
-	return append(append(out, ':'), b...)
+	return append(appendHead(make([]byte, 0, len(prefix)+12+len(b)), version), b...)
 }
 
-func (e *Engine) encryptOctets(ctx context.Context, _ *route.Request, in octetsIn, body []byte) ([]byte, error) {
+func (e *Engine) encryptOctets(ctx context.Context, req *route.Request, in octetsIn, body []byte) ([]byte, error) {
 	k, err := e.key(ctx, in.Name)
 	if err != nil {
 		return nil, err
 	}
 	if k == nil {
 		// The policies were asked for the right to create it: see Exists.
-		if err := e.createForEncrypt(ctx, cryptIn{nameIn: in.nameIn, itemIn: *in.item()}); err != nil {
+		if err := e.createForEncrypt(ctx, &cryptIn{nameIn: in.nameIn, itemIn: *in.item()}); err != nil {
 			return nil, err
 		}
 	}
@@ -55,11 +51,16 @@ func (e *Engine) encryptOctets(ctx context.Context, _ *route.Request, in octetsI
 	if err != nil {
 		return nil, err
 	}
-	out, _, err := e.sealBytes(ctx, k, in.item(), versioned(version, nil), body)
-	return out, err
+	r := newRoom()
+	if r.out, _, err = e.sealBytes(ctx, k, in.item(), appendHead(r.out[:0], version), body); err != nil {
+		r.Release()
+		return nil, err
+	}
+	req.Lend(r)
+	return r.out, nil
 }
 
-func (e *Engine) decryptOctets(ctx context.Context, _ *route.Request, in octetsIn, body []byte) ([]byte, error) {
+func (e *Engine) decryptOctets(ctx context.Context, req *route.Request, in octetsIn, body []byte) ([]byte, error) {
 	k, err := e.usable(ctx, in.Name, "encryption")
 	if err != nil {
 		return nil, err
@@ -68,7 +69,15 @@ func (e *Engine) decryptOctets(ctx context.Context, _ *route.Request, in octetsI
 	if err != nil {
 		return nil, err
 	}
-	return e.openBytes(ctx, k, in.item(), version, bytes.Clone(rest)) // decrypting is in place; the body is not ours
+	r := newRoom()
+	r.in = append(r.in[:0], rest...) // decrypting is in place; the body is not ours
+	plain, err := e.openBytes(ctx, k, in.item(), version, r.in)
+	if err != nil {
+		r.Release()
+		return nil, err
+	}
+	req.Lend(r)
+	return plain, nil
 }
 
 type hmacOctetsIn struct {
@@ -99,7 +108,7 @@ func (e *Engine) hmacOctets(ctx context.Context, _ *route.Request, in hmacOctets
 }
 
 func (e *Engine) signOctets(ctx context.Context, _ *route.Request, in signIn, body []byte) ([]byte, error) {
-	if in.Batch.Set || in.Input.Set {
+	if in.Batch.Set() || in.Input.Set {
 		return nil, errs.New(errs.Invalid, "the input of a request of bytes is its body; input and batch_input are for JSON")
 	}
 	k, err := e.usable(ctx, in.Name, "signing")

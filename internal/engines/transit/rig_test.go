@@ -1,6 +1,7 @@
 package transit_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -102,7 +103,15 @@ func (m *mount) call(req *route.Request, path string) (status int, data []byte, 
 	case res.Data != nil:
 		data = res.Data.AppendJSON(nil)
 	}
-	return route.SuccessStatus(req.Reply().Status, data != nil), data, nil
+	status = route.SuccessStatus(req.Reply().Status, data != nil)
+	if lent := req.Reply().Lent; lent != nil {
+		// As the listener does: what the answer and the body lay in is used again.
+		data = bytes.Clone(data)
+		lent.Release()
+		clear(req.Body)
+		clear(req.Octets)
+	}
+	return status, data, nil
 }
 
 // must writes and reads the answer into out, which may be nil.

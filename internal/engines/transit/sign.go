@@ -18,7 +18,7 @@ import (
 type signItem struct {
 	Input     wire.Opt[wire.Text] `json:"input" doc:"What is signed or authenticated, base64."`
 	Context   wire.Text           `json:"context" doc:"Context of a derived key, base64."`
-	Reference string              `json:"reference" doc:"Given back with the item's result."`
+	Reference wire.Text           `json:"reference" doc:"Given back with the item's result."`
 	Signature wire.Text           `json:"signature" doc:"The signature to verify."`
 	HMAC      wire.Text           `json:"hmac" doc:"The HMAC to verify."`
 	CMAC      wire.Text           `json:"cmac" doc:"The CMAC to verify."`
@@ -37,24 +37,24 @@ type signIn struct {
 	Marshaling       string               `json:"marshaling_algorithm" doc:"Of an ECDSA signature: asn1 (if nothing is said) or jws."`
 	SaltLength       wire.Opt[string]     `json:"salt_length" doc:"Of PSS: auto (if nothing is said), hash, or a number of bytes."`
 	SignatureContext wire.Text            `json:"signature_context" doc:"Bound into the signature, base64: of ed25519 (prehashed), ml-dsa, slh-dsa and hybrid keys."`
-	Batch            wire.Opt[[]signItem] `json:"batch_input" doc:"Many items in place of one."`
+	Batch            wire.Items[signItem] `json:"batch_input" doc:"Many items in place of one."`
 }
 
 type signOut struct {
-	Signature string           `json:"signature,omitempty"`
-	Version   wire.Opt[int]    `json:"key_version,omitempty"`
-	PublicKey string           `json:"public_key,omitempty"`
-	ItemsKey  string           `json:"publickey,omitempty"` // the same, as Vault spells it in a batch
-	Valid     wire.Opt[bool]   `json:"valid,omitempty"`
-	HMAC      string           `json:"hmac,omitempty"`
-	CMAC      string           `json:"cmac,omitempty"`
-	Error     string           `json:"error,omitempty"`
-	Reference wire.Opt[string] `json:"reference,omitempty"`
+	Signature wire.Text           `json:"signature,omitempty"`
+	Version   wire.Opt[int]       `json:"key_version,omitempty"`
+	PublicKey string              `json:"public_key,omitempty"`
+	ItemsKey  string              `json:"publickey,omitempty"` // the same, as Vault spells it in a batch
+	Valid     wire.Opt[bool]      `json:"valid,omitempty"`
+	HMAC      wire.Text           `json:"hmac,omitempty"`
+	CMAC      wire.Text           `json:"cmac,omitempty"`
+	Error     string              `json:"error,omitempty"`
+	Reference wire.Opt[wire.Text] `json:"reference,omitempty"`
 }
 
 type signReply struct {
 	signOut
-	Batch []signOut `json:"batch_results,omitempty"`
+	Batch wire.Items[signOut] `json:"batch_results,omitempty"`
 }
 
 // options reads what a request says of the signature.
@@ -104,7 +104,7 @@ func (in *signIn) options(t primitive.Type) (o primitive.SignOptions, enc *base6
 	return o, enc, err
 }
 
-func (e *Engine) sign(ctx context.Context, _ *route.Request, in signIn) (signReply, error) {
+func (e *Engine) sign(ctx context.Context, req *route.Request, in signIn) (signReply, error) {
 	k, err := e.usable(ctx, in.Name, "signing")
 	if err != nil {
 		return signReply{}, err
@@ -120,8 +120,8 @@ func (e *Engine) sign(ctx context.Context, _ *route.Request, in signIn) (signRep
 	if err != nil {
 		return signReply{}, err
 	}
-	return in.each(true, func(it *signItem) (signOut, error) {
-		input, err := it.input()
+	return in.each(req, true, func(it *signItem, r *room) (signOut, error) {
+		input, err := it.input(r)
 		if err != nil {
 			return signOut{}, err
 		}
@@ -133,7 +133,7 @@ func (e *Engine) sign(ctx context.Context, _ *route.Request, in signIn) (signRep
 		if err != nil {
 			return signOut{}, asCallers(err)
 		}
-		out := signOut{Signature: prefix + strconv.Itoa(version) + ":" + enc.EncodeToString(sig), Version: wire.Some(version)}
+		out := signOut{Signature: r.textIn(enc, version, sig), Version: wire.Some(version)}
 		if k.Derived {
 			out.PublicKey, _, err = primitive.PublicText(k.Spec, m)
 		}
@@ -152,44 +152,14 @@ func (k *readyKey) forSigning(asked int) (int, error) {
 	return k.forEncryption(asked)
 }
 
-// each answers one item, or each of a batch.
-func (in *signIn) each(signs bool, do func(*signItem) (signOut, error)) (signReply, error) {
-	if !in.Batch.Set {
-		out, err := do(&in.signItem)
-		return signReply{signOut: out}, err
-	}
-	if len(in.Batch.Value) == 0 {
-		return signReply{}, errs.New(errs.Invalid, "missing batch input to process")
-	}
-	reply := signReply{Batch: make([]signOut, len(in.Batch.Value))}
-	for i := range in.Batch.Value {
-		it := &in.Batch.Value[i]
-		out, err := do(it)
-		if err != nil {
-			if !callers(err) {
-				return signReply{}, err
-			}
-			out = signOut{Error: errs.Message(err)}
-			if signs {
-				out.Version = wire.Some(0)
-			}
-		}
-		out.Reference = wire.Some(it.Reference)
-		out.PublicKey, out.ItemsKey = "", out.PublicKey
-		reply.Batch[i] = out
-	}
-	return reply, nil
-}
-
-func (it *signItem) input() ([]byte, error) {
+func (it *signItem) input(r *room) (b []byte, err error) {
 	if !it.Input.Set {
 		return nil, errs.New(errs.Invalid, "missing input")
 	}
-	b, err := b64.AppendDecoded(nil, it.Input.Value)
-	if err != nil {
+	if r.in, err = b64.AppendDecoded(r.in[:0], it.Input.Value); err != nil {
 		return nil, errs.New(errs.Invalid, "unable to decode input as base64: %v", err)
 	}
-	return b, nil
+	return r.in, nil
 }
 
 // signer finds what signs or verifies for an item by a version of a key, and
@@ -229,28 +199,30 @@ func errNoSigner(k *readyKey) error {
 	return errs.New(errs.Invalid, "key type %s does not support signing", k.Spec.Type)
 }
 
-func (e *Engine) verify(ctx context.Context, _ *route.Request, in signIn) (signReply, error) {
+func (e *Engine) verify(ctx context.Context, req *route.Request, in signIn) (signReply, error) {
 	k, err := e.usable(ctx, in.Name, "signature verification")
 	if err != nil {
 		return signReply{}, err
 	}
-	items := []signItem{in.signItem}
-	if in.Batch.Set {
-		items = in.Batch.Value
-	}
-	kinds := 0
-	for i := range items {
-		kinds |= items[i].kind()
+	kinds := in.kind()
+	if in.Batch.Set() {
+		kinds = 0
+		for it, err := range in.Batch.All() {
+			if err != nil {
+				return signReply{}, err
+			}
+			kinds |= it.kind()
+		}
 	}
 	switch kinds {
 	case 0:
 		return signReply{}, errs.New(errs.Invalid, "neither a 'signature', an 'hmac' nor a 'cmac' was given to verify")
 	case kindSignature:
-		return e.verifySignatures(ctx, k, &in)
+		return e.verifySignatures(ctx, req, k, &in)
 	case kindHMAC:
-		return e.verifyHMACs(ctx, k, &in)
+		return e.verifyHMACs(ctx, req, k, &in)
 	case kindCMAC:
-		return e.verifyCMACs(ctx, k, &in)
+		return e.verifyCMACs(ctx, req, k, &in)
 	}
 	return signReply{}, errs.New(errs.Invalid, "signatures, HMACs and CMACs cannot be verified in one request; give one kind")
 }
@@ -275,7 +247,7 @@ func (it *signItem) kind() (kinds int) {
 	return kinds
 }
 
-func (e *Engine) verifySignatures(ctx context.Context, k *readyKey, in *signIn) (signReply, error) {
+func (e *Engine) verifySignatures(ctx context.Context, req *route.Request, k *readyKey, in *signIn) (signReply, error) {
 	if !k.Spec.Type.Abilities().Sign {
 		return signReply{}, errs.New(errs.Invalid, "key type %s does not support verification", k.Spec.Type)
 	}
@@ -283,11 +255,11 @@ func (e *Engine) verifySignatures(ctx context.Context, k *readyKey, in *signIn) 
 	if err != nil {
 		return signReply{}, err
 	}
-	return in.each(false, func(it *signItem) (signOut, error) {
+	return in.each(req, false, func(it *signItem, r *room) (signOut, error) {
 		if len(it.Signature) == 0 {
 			return signOut{}, errs.New(errs.Invalid, "missing signature to verify")
 		}
-		input, err := it.input()
+		input, err := it.input(r)
 		if err != nil {
 			return signOut{}, err
 		}
