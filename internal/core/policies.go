@@ -209,13 +209,22 @@ const (
 	PasswordPolicy PolicyKind = passwordPrefix
 )
 
+// clean is a name as it is stored: those of password policies are told apart
+// by case.
+func (k PolicyKind) clean(name string) string {
+	if k == ACLPolicy {
+		return policy.CleanName(name)
+	}
+	return name
+}
+
 // Policy reads a stored policy: nil when there is none.
 func (c *Core) Policy(ctx context.Context, kind PolicyKind, ns, name string) (*PolicyRow, error) {
 	u, err := c.open()
 	if err != nil {
 		return nil, err
 	}
-	row, _, err := u.policies.read(ctx, string(kind), ns, policy.CleanName(name))
+	row, _, err := u.policies.read(ctx, string(kind), ns, kind.clean(name))
 	return row, err
 }
 
@@ -311,7 +320,7 @@ func (c *Core) DeletePolicy(ctx context.Context, kind PolicyKind, ns, name strin
 		return err
 	}
 	_, err = u.store.Update(ctx, func(tx storage.Tx) error {
-		return tx.Delete(string(kind) + ns + "/" + policy.CleanName(name))
+		return tx.Delete(string(kind) + ns + "/" + kind.clean(name))
 	})
 	return err
 }

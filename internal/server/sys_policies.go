@@ -88,9 +88,20 @@ func (p passwordPolicies) Names(ctx context.Context, ns string) ([]string, error
 	return p.c.PolicyNames(ctx, core.PasswordPolicy, ns)
 }
 
+// The shortest and the longest password that a policy may ask for, as in
+// Vault.
+const (
+	minPassword = 4
+	maxPassword = 100
+)
+
 func (p passwordPolicies) Write(ctx context.Context, ns, name, text string) error {
-	if _, err := password.Parse(text); err != nil {
+	parsed, err := password.Parse(text)
+	if err != nil {
 		return err
+	}
+	if n := parsed.Length(); n < minPassword || n > maxPassword {
+		return errs.New(errs.Invalid, "passwords must be between %d and %d characters", minPassword, maxPassword)
 	}
 	return p.c.WritePolicy(ctx, core.PasswordPolicy, ns, name, text)
 }

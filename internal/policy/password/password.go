@@ -57,6 +57,9 @@ var standard = &Policy{
 // with at least one lower-case and one upper-case letter, digit and dash.
 func Default() *Policy { return standard }
 
+// Length is how many characters a password has.
+func (p *Policy) Length() int { return p.length }
+
 // Parse reads a password policy, HCL or JSON. Errors are errs.Invalid.
 func Parse(text string) (*Policy, error) {
 	root, err := syntax.Parse(text)

@@ -1,0 +1,82 @@
+package server_test
+
+import (
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/leasehold/leasehold/api"
+)
+
+// TestPasswordPolicies: their names are told apart by case, and passwords are
+// neither too short nor too long to be any use.
+func TestPasswordPolicies(t *testing.T) {
+	c := start(t, "")
+	ctx := t.Context()
+	for _, name := range []string{"Db", "db"} {
+		if _, err := c.Write(ctx, "sys/policies/password/"+name, map[string]string{"policy": `length = 8 rule "charset" { charset = "` + name + `" }`}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"Db", "db"} {
+		s, err := c.Read(ctx, "sys/policies/password/"+name+"/generate", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out struct{ Password string }
+		if err := json.Unmarshal(s.Data, &out); err != nil || len(out.Password) != 8 || strings.Trim(out.Password, name) != "" {
+			t.Errorf("a password by %s is %q, %v", name, out.Password, err)
+		}
+	}
+	if _, err := c.Delete(ctx, "sys/policies/password/Db", nil); err != nil {
+		t.Fatal(err)
+	}
+	if keys, err := c.List(ctx, "sys/policies/password"); err != nil || len(keys) != 1 || keys[0] != "db" {
+		t.Errorf("after deleting Db there are %q, %v", keys, err)
+	}
+	for _, length := range []string{"3", "101"} {
+		_, err := c.Write(ctx, "sys/policies/password/db", map[string]string{"policy": `length = ` + length + ` rule "charset" { charset = "ab" }`})
+		if e := (*api.Error)(nil); !errors.As(err, &e) || e.Status != 400 {
+			t.Errorf("passwords of %s characters = %v, want a refusal", length, err)
+		}
+	}
+}
+
+// TestPolicyText: what is refused changes nothing, and a policy of parts of a
+// name is used like any other.
+func TestPolicyText(t *testing.T) {
+	c := start(t, "")
+	ctx := t.Context()
+	write := func(path string, body any) *api.Secret {
+		t.Helper()
+		s, err := c.Write(ctx, path, body)
+		if err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+		return s
+	}
+	write("sys/mounts/kv1", map[string]any{"type": "kv", "options": map[string]string{"version": "1"}})
+	write("kv1/a", map[string]string{"v": "1"})
+	write("sys/policies/acl/team/app", map[string]any{"policy": `path "kv1/a" { capabilities = ["read"] }`, "cas": -1})
+	tok := write("auth/token/create", map[string]any{"policies": []string{"team/app"}}).Auth.ClientToken
+	as := c.WithToken(tok)
+	if _, err := as.Read(ctx, "kv1/a", nil); err != nil {
+		t.Errorf("reading with the policy = %v", err)
+	}
+	if _, err := c.Patch(ctx, "sys/policies/acl/team/app", map[string]any{"policy": `path "kv1/a" { fly }`}); err == nil {
+		t.Error("a patch with a text that is no policy was taken")
+	}
+	if _, err := as.Read(ctx, "kv1/a", nil); err != nil {
+		t.Errorf("reading after a refused patch = %v", err)
+	}
+	if _, err := c.Patch(ctx, "sys/policies/acl/team/app", map[string]any{"policy": `path "kv1/a" { capabilities = ["list"] }`}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := as.Read(ctx, "kv1/a", nil); err == nil {
+		t.Error("reading is allowed after a patch that takes it away")
+	}
+	if keys, err := c.List(ctx, "sys/policies/acl/team"); err != nil || len(keys) != 1 || keys[0] != "team/app" {
+		t.Errorf("below team there are %q, %v", keys, err)
+	}
+}
