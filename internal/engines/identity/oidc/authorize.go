@@ -266,27 +266,33 @@ func (e *Engine) takeCode(ctx context.Context, code string) (r *codeRow, err err
 	return r, err
 }
 
-// sweepCodes deletes codes that nobody has exchanged in their time.
+// sweepCodes deletes codes that nobody has exchanged in their time: all of
+// them, so that there are never more than are made in that time.
 func (e *Engine) sweepCodes(ctx context.Context, now time.Time) error {
-	var gone []string
-	err := e.env.Store.View(ctx, func(v storage.View) error {
-		return v.Scan(codePrefix, codePrefix+fmt.Sprintf("%016x", now.Unix()), sweepStep, func(key string, _ []byte) bool {
-			gone = append(gone, key)
-			return true
+	for {
+		var gone []string
+		err := e.env.Store.View(ctx, func(v storage.View) error {
+			end := codePrefix + fmt.Sprintf("%016x", now.Unix())
+			return storage.ScanEach(v, codePrefix, end, 0, func(key string, _ []byte, _ error) bool {
+				gone = append(gone, key)
+				return len(gone) < sweepStep
+			})
 		})
-	})
-	if err != nil || len(gone) == 0 {
-		return err
-	}
-	_, err = e.env.Store.Update(ctx, func(tx storage.Tx) error {
-		for _, key := range gone {
-			if err := tx.Delete(key); err != nil {
-				return err
-			}
+		if err != nil || len(gone) == 0 {
+			return err
 		}
-		return nil
-	})
-	return err
+		_, err = e.env.Store.Update(ctx, func(tx storage.Tx) error {
+			for _, key := range gone {
+				if err := tx.Delete(key); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil || len(gone) < sweepStep {
+			return err
+		}
+	}
 }
 
 // nobody and beginning are whom and when templates are tried with.

@@ -219,7 +219,8 @@ func (e *Engine) rotateDue(ctx context.Context, name string, due time.Time) erro
 	return err
 }
 
-// sweepStep bounds how much one sweep does of each kind.
+// sweepStep bounds how many keys one sweep rotates, and how many codes one
+// transaction deletes.
 const sweepStep = 100
 
 // Sweep rotates keys that nobody has used since their time and deletes codes
@@ -228,8 +229,8 @@ func (e *Engine) Sweep(ctx context.Context) error {
 	now := e.env.Now()
 	var due []string
 	err := e.env.Store.View(ctx, func(v storage.View) error {
-		return v.Scan(duePrefix, duePrefix+stamp(now), sweepStep, func(key string, _ []byte) bool {
-			due = append(due, key)
+		return storage.ScanEach(v, duePrefix, duePrefix+stamp(now), sweepStep, func(key string, _ []byte, _ error) bool {
+			due = append(due, key) // the key says it all
 			return true
 		})
 	})

@@ -130,7 +130,7 @@ func get[T interface{ version() int }](r storage.Reader, key string) (*T, error)
 	}
 	v := new(T)
 	if err := wire.Unmarshal(b, v); err != nil {
-		return nil, fmt.Errorf("reading the row %s: %w", key, err)
+		return nil, &storage.CorruptError{Key: key, Err: err}
 	}
 	if n := (*v).version(); n > rowVersion {
 		return nil, errs.New(errs.Internal, "the row %s has version %d, written by a newer server", key, n)
@@ -166,7 +166,7 @@ func each[T interface{ version() int }](v storage.View, prefix string, fn func(n
 func (e *Engine) names(ctx context.Context, prefix string, always ...string) ([]string, error) {
 	names := always
 	err := e.env.Store.View(ctx, func(v storage.View) error {
-		return v.Scan(prefix, storage.PrefixEnd(prefix), 0, func(key string, _ []byte) bool {
+		return storage.ScanEach(v, prefix, storage.PrefixEnd(prefix), 0, func(key string, _ []byte, _ error) bool {
 			if name := key[len(prefix):]; len(always) == 0 || name != always[0] {
 				names = append(names, name)
 			}

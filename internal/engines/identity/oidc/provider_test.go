@@ -400,7 +400,7 @@ func TestProviderSettings(t *testing.T) {
 // TestSweepDropsCodes: a code that nobody exchanges leaves nothing behind.
 func TestSweepDropsCodes(t *testing.T) {
 	r, web, _ := withProvider(t)
-	for range 3 {
+	for range 250 { // more than one transaction takes
 		r.code(web)
 	}
 	r.pass(6 * time.Minute)
@@ -416,4 +416,25 @@ func TestSweepDropsCodes(t *testing.T) {
 		t.Errorf("after the sweep %d codes are stored, %v, want the one whose time is not over", n, err)
 	}
 	r.must(200, wire.OpUpdate, "oidc/provider/p/token", web.redeem(fresh))
+}
+
+// TestDamagedRows: a key or a client that cannot be read takes no other's tokens
+// along.
+func TestDamagedRows(t *testing.T) {
+	r, web, _ := withProvider(t)
+	token := r.must(200, wire.OpUpdate, "oidc/provider/p/token", web.redeem(r.code(web))).str("id_token")
+	_, err := r.store.Update(t.Context(), func(tx storage.Tx) error {
+		for _, row := range []string{"key/another", "client/another"} {
+			if err := tx.Put("m/root/id/oidc/"+row, []byte("damaged")); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"oidc/.well-known/keys", "oidc/provider/p/.well-known/keys"} {
+		r.verify(r.keys(path), token)
+	}
 }

@@ -241,11 +241,18 @@ func (e *Engine) publishProvider(ctx context.Context, _ *route.Request, in nameI
 	}
 	names := []string{}
 	err = e.env.Store.View(ctx, func(v storage.View) error {
-		return each(v, clientPrefix, func(_ string, c *clientRow) error {
-			if p.allows(c.ID) {
+		return storage.ScanEach(v, clientPrefix, storage.PrefixEnd(clientPrefix), 0, func(key string, b []byte, bad error) bool {
+			var c clientRow
+			if bad == nil {
+				bad = wire.Unmarshal(b, &c)
+			}
+			switch {
+			case bad != nil:
+				e.env.Log.Error("a client cannot be read; its key may not be published by its provider, the others' are", "error", bad)
+			case p.allows(c.ID):
 				names = append(names, c.Key)
 			}
-			return nil
+			return true
 		})
 	})
 	if err != nil {

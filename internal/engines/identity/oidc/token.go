@@ -2,6 +2,7 @@ package oidc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -13,6 +14,7 @@ import (
 	"github.com/leasehold/leasehold/internal/errs"
 	"github.com/leasehold/leasehold/internal/route"
 	"github.com/leasehold/leasehold/internal/secret"
+	"github.com/leasehold/leasehold/internal/storage"
 	"github.com/leasehold/leasehold/internal/wire"
 )
 
@@ -210,6 +212,11 @@ func (e *Engine) publicKeys(ctx context.Context, names []string) (keys []wire.Ob
 	now := e.env.Now()
 	for _, name := range names {
 		k, err := e.key(ctx, name)
+		var bad *storage.CorruptError
+		if errors.As(err, &bad) {
+			e.env.Log.Error("a key of identity tokens cannot be read; it is not published, the others are", "key", name, "error", err)
+			continue
+		}
 		if err != nil {
 			return nil, next, err
 		}
