@@ -150,13 +150,14 @@ func (qs *quotas) load(ctx context.Context) (*quotaSet, error) {
 	u, old := qs.u, qs.last.Load() // nil: there was no quota
 	s := &quotaSet{byKey: map[string]*quota{}, conf: defaultQuotaConfig()}
 	err := u.store.View(ctx, func(v storage.View) error {
-		b, err := v.Get(quotaConfKey)
-		if err == nil && b != nil {
-			s.conf = QuotaConfig{}
-			err = json.Unmarshal(b, &s.conf)
-		}
-		if err != nil {
+		conf, err := quotaConf(v)
+		switch {
+		case isBadRow(err):
+			u.core.log.Error("the settings of quotas cannot be read; the default ones hold until they are written anew at sys/quotas/config", "error", err)
+		case err != nil:
 			return err
+		default:
+			s.conf = conf
 		}
 		return storage.ScanEach(v, quotaPrefix, storage.PrefixEnd(quotaPrefix), 0, func(key string, b []byte, bad error) bool {
 			q, err := decodeQuota(key, b, bad)
@@ -406,8 +407,52 @@ func (u *unsealed) sweepQuotas(ctx context.Context) {
 		if there, err := u.holds(ctx, q); there || err != nil {
 			continue
 		}
+		if gone, err := u.gone(ctx, q); !gone || err != nil {
+			continue
+		}
 		if err := u.deleteQuota(ctx, q.key, QuotaKind(q.kind), q.raw); err != nil {
 			u.core.log.Error("deleting a quota whose mount or namespace is gone; it is tried again", "error", err)
 		}
 	}
+}
+
+// gone reports whether what a quota is for has been removed. What merely cannot
+// be read at the moment has not.
+func (u *unsealed) gone(ctx context.Context, q *quota) (bool, error) {
+	space, err := u.space(ctx, q.NS)
+	if err != nil {
+		return false, err
+	}
+	if space == nil {
+		return u.absent(ctx, namespacePrefix+q.NS)
+	}
+	for up := space; up != nil; up = up.parent {
+		if !up.Ending.IsZero() {
+			return true, nil
+		}
+	}
+	if q.Mount == "" {
+		return false, nil
+	}
+	t, err := u.mounts.current(ctx)
+	if err != nil {
+		return false, err
+	}
+	if m := t.byID[q.Mount]; m != nil {
+		return !m.Ending.IsZero(), nil
+	}
+	return u.absent(ctx, mountPrefix+q.NS+"/"+q.Mount)
+}
+
+// absent reports whether there is no row at a key, not even a damaged one.
+func (u *unsealed) absent(ctx context.Context, key string) (absent bool, err error) {
+	err = u.store.View(ctx, func(v storage.View) error {
+		b, err := v.Get(key)
+		absent = err == nil && b == nil
+		if isBadRow(err) {
+			err = nil
+		}
+		return err
+	})
+	return absent, err
 }

@@ -1,6 +1,7 @@
 package core_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -369,6 +370,77 @@ func TestUnreadableQuota(t *testing.T) {
 	if err := r.from("192.0.2.1", "", wire.OpUpdate, "auth/gate/login", noToken, "{}").Err; !errs.Is(err, errs.TooMany) {
 		t.Errorf("below the other = %v, want TooMany", err)
 	}
+}
+
+// Settings that cannot be read are the default ones: quotas hold, and whoever
+// writes the settings anew is not shut out by them.
+func TestUnreadableQuotaConfig(t *testing.T) {
+	db := mem.New()
+	r := quotaRig(t, db)
+	r.quota(core.RateLimit, core.Quota{Name: "q", Path: "kv", Rate: 1, Interval: time.Hour})
+	if _, err := db.Update(t.Context(), func(tx storage.Tx) error { return tx.Put("quotaconf/rate-limit", []byte("damaged")) }); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.from("192.0.2.1", "", wire.OpRead, "kv/x", r.root, "").Err; !errs.Is(err, errs.NotFound) {
+		t.Errorf("the first request = %v, want NotFound", err)
+	}
+	if err := r.from("192.0.2.1", "", wire.OpRead, "kv/x", r.root, "").Err; !errs.Is(err, errs.TooMany) {
+		t.Errorf("the second = %v, want TooMany", err)
+	}
+	r.quotaConfig(func(c *core.QuotaConfig) { c.Exempt = append(c.Exempt, "kv/x") })
+	if err := r.from("192.0.2.1", "", wire.OpRead, "kv/x", r.root, "").Err; !errs.Is(err, errs.NotFound) {
+		t.Errorf("with new settings = %v, want NotFound", err)
+	}
+}
+
+// A quota outlives the time in which its mount or namespace cannot be read.
+func TestQuotaOfWhatCannotBeRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db := mem.New()
+		r := quotaRig(t, db)
+		team := r.space("team")
+		m, _, err := r.c.MountAt(t.Context(), token.RootNamespace, "kv/", true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.quota(core.RateLimit, core.Quota{Name: "mount", Path: "kv/", Rate: 1, Interval: time.Hour})
+		r.quota(core.LeaseCount, core.Quota{Name: "space", Path: "team/", MaxLeases: 1})
+		rows := []string{"mount/root/" + m.ID, "ns/" + team}
+		kept := map[string][]byte{}
+		_, err = db.Update(t.Context(), func(tx storage.Tx) error {
+			for _, row := range rows {
+				b, err := tx.Get(row)
+				if err != nil {
+					return err
+				}
+				kept[row] = bytes.Clone(b)
+				if err := tx.Put(row, []byte("damaged")); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		later(5 * time.Minute)
+		_, err = db.Update(t.Context(), func(tx storage.Tx) error {
+			for _, row := range rows {
+				if err := tx.Put(row, kept[row]); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, kind := range map[string]core.QuotaKind{"mount": core.RateLimit, "space": core.LeaseCount} {
+			if _, there, err := r.c.Quota(t.Context(), token.RootNamespace, kind, name); err != nil || !there {
+				t.Errorf("once it can be read again the quota of the %s is there: %v, %v", name, there, err)
+			}
+		}
+	})
 }
 
 // Leases and service tokens are counted where a quota says, and those that there

@@ -50,22 +50,33 @@ type Quota struct {
 	Counter   int64 // how many there are; only when it is read
 }
 
-// QuotaConfig reads what holds for every quota.
+// QuotaConfig reads what holds for every quota: the default settings where they
+// cannot be read.
 func (c *Core) QuotaConfig(ctx context.Context) (QuotaConfig, error) {
-	conf := defaultQuotaConfig()
 	u, err := c.open()
 	if err != nil {
-		return conf, err
+		return QuotaConfig{}, err
 	}
-	err = u.store.View(ctx, func(v storage.View) error {
-		b, err := v.Get(quotaConfKey)
-		if err != nil || b == nil {
-			return err
+	var conf QuotaConfig
+	err = u.store.View(ctx, func(v storage.View) (err error) {
+		if conf, err = quotaConf(v); isBadRow(err) {
+			conf, err = defaultQuotaConfig(), nil // these hold; see load
 		}
-		conf = QuotaConfig{}
-		return json.Unmarshal(b, &conf)
+		return err
 	})
 	return conf, err
+}
+
+func quotaConf(r storage.Reader) (QuotaConfig, error) {
+	b, err := r.Get(quotaConfKey)
+	if err != nil || b == nil {
+		return defaultQuotaConfig(), err
+	}
+	var conf QuotaConfig
+	if err := json.Unmarshal(b, &conf); err != nil {
+		return conf, &storage.CorruptError{Key: quotaConfKey, Err: err}
+	}
+	return conf, nil
 }
 
 // SetQuotaConfig stores it.
