@@ -171,6 +171,11 @@ func TestRenewal(t *testing.T) {
 	if _, err := n.eng.(engine.Renewer).RenewLogin(t.Context(), r); !errs.Is(err, errs.Invalid) {
 		t.Errorf("RenewLogin without the role: %v, want errs.Invalid", err)
 	}
+	// A role that is made again is another one, which grants other things.
+	n.write("role/web", body{"role_type": "jwt", "user_claim": "sub", "bound_audiences": "vault"})
+	if _, err := n.eng.(engine.Renewer).RenewLogin(t.Context(), r); !errs.Is(err, errs.Invalid) {
+		t.Errorf("RenewLogin with another role of the name: %v, want errs.Invalid", err)
+	}
 }
 
 func TestRoles(t *testing.T) {

@@ -110,8 +110,9 @@ func (e *Engine) check(conf *configRow, role *roleRow, set claims.Set) error {
 
 // internalRow is what is kept with a token of this method. Version 1.
 type internalRow struct {
-	V    int    `json:"v"`
-	Role string `json:"role"`
+	V      int    `json:"v"`
+	Role   string `json:"role"`
+	RoleID string `json:"role_id"`
 }
 
 const internalVersion = 1
@@ -153,7 +154,7 @@ func grant(conf *configRow, name string, role *roleRow, set claims.Set) (*route.
 	a.Role = name
 	a.DisplayName, a.Metadata, a.Groups = user, meta, groups
 	a.Alias = &route.Alias{Name: user, Metadata: maps.Clone(meta)}
-	a.Internal = wire.Marshal(&internalRow{V: internalVersion, Role: name})
+	a.Internal = wire.Marshal(&internalRow{V: internalVersion, Role: name, RoleID: role.ID})
 	return a, nil
 }
 
@@ -192,7 +193,7 @@ func (e *Engine) RenewLogin(ctx context.Context, r engine.Renewal) (*route.Auth,
 	if err != nil {
 		return nil, err
 	}
-	if role == nil {
+	if role == nil || role.ID != in.RoleID {
 		return nil, errs.New(errs.Invalid, "role %q does not exist any more, so its tokens cannot be renewed", in.Role)
 	}
 	a := role.Token.Auth()

@@ -2,6 +2,7 @@ package jwt
 
 import (
 	"context"
+	"crypto/rand"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,6 +20,7 @@ import (
 // whole seconds; negative is none, zero the default.
 type roleRow struct {
 	V           int                `json:"v"`
+	ID          string             `json:"id"` // drawn when it was made: a role that was deleted and made again is another one
 	Type        string             `json:"type"`
 	Audiences   []string           `json:"aud,omitempty"`
 	Subject     string             `json:"sub,omitempty"`
@@ -159,13 +161,14 @@ func (e *Engine) readRole(ctx context.Context, _ *route.Request, in roleIn) (rol
 
 func (e *Engine) writeRole(ctx context.Context, req *route.Request, in writeRoleIn) (route.None, error) {
 	var row *roleRow
+	id := rand.Text()
 	_, err := e.env.Store.Update(ctx, func(tx storage.Tx) (err error) {
 		name := strings.ToLower(in.Name)
 		if row, err = roleOf(tx, name); err != nil {
 			return err
 		}
 		if row == nil {
-			row = &roleRow{Type: typeOIDC, ClaimsType: boundString}
+			row = &roleRow{ID: id, Type: typeOIDC, ClaimsType: boundString}
 		}
 		if err := in.apply(row); err != nil {
 			return err

@@ -436,4 +436,9 @@ func TestRenewal(t *testing.T) {
 	if _, err := m.eng.(engine.Renewer).RenewLogin(t.Context(), r); !errs.Is(err, errs.Invalid) {
 		t.Errorf("RenewLogin without the role: %v, want errs.Invalid", err)
 	}
+	// A role that is made again is another one, which grants other things.
+	m.write("role/app", appRole)
+	if _, err := m.eng.(engine.Renewer).RenewLogin(t.Context(), r); !errs.Is(err, errs.Invalid) {
+		t.Errorf("RenewLogin with another role of the name: %v, want errs.Invalid", err)
+	}
 }

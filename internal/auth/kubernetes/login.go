@@ -170,8 +170,9 @@ func accountOf(set claims.Set) (account, error) {
 
 // internalRow is what is kept with a token of this method. Version 1.
 type internalRow struct {
-	V    int    `json:"v"`
-	Role string `json:"role"`
+	V      int    `json:"v"`
+	Role   string `json:"role"`
+	RoleID string `json:"role_id"`
 }
 
 const internalVersion = 1
@@ -193,7 +194,7 @@ func (a account) auth(roleName string, role *roleRow) *route.Auth {
 	}
 	auth.Metadata = meta()
 	auth.Metadata["role"] = roleName
-	auth.Internal = wire.Marshal(&internalRow{V: internalVersion, Role: roleName})
+	auth.Internal = wire.Marshal(&internalRow{V: internalVersion, Role: roleName, RoleID: role.ID})
 	return auth
 }
 
@@ -208,7 +209,7 @@ func (e *Engine) RenewLogin(ctx context.Context, r engine.Renewal) (*route.Auth,
 	if err != nil {
 		return nil, err
 	}
-	if role == nil {
+	if role == nil || role.ID != in.RoleID {
 		return nil, errs.New(errs.Invalid, "role %q does not exist any more, so its tokens cannot be renewed", in.Role)
 	}
 	a := role.Token.Auth()

@@ -2,6 +2,7 @@ package kubernetes
 
 import (
 	"context"
+	"crypto/rand"
 	"slices"
 	"strings"
 
@@ -16,6 +17,7 @@ import (
 // roleRow is a role as it is stored under role/<name>. Version 1.
 type roleRow struct {
 	V          int                `json:"v"`
+	ID         string             `json:"id"` // drawn when it was made: a role that was deleted and made again is another one
 	Names      []string           `json:"names"`
 	Namespaces []string           `json:"ns"`
 	Audience   string             `json:"aud,omitempty"`
@@ -115,12 +117,13 @@ func (e *Engine) writeRole(ctx context.Context, req *route.Request, in writeRole
 		return route.None{}, errs.New(errs.Invalid, "bound_service_account_namespace_selector is not supported: name the namespaces in bound_service_account_namespaces, with * for any text")
 	}
 	var row *roleRow
+	id := rand.Text()
 	_, err := e.env.Store.Update(ctx, func(tx storage.Tx) (err error) {
 		if row, err = roleOf(tx, in.Name); err != nil {
 			return err
 		}
 		if row == nil {
-			row = new(roleRow)
+			row = &roleRow{ID: id}
 		}
 		if err := in.apply(row); err != nil {
 			return err
