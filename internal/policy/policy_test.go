@@ -401,6 +401,27 @@ func TestTemplates(t *testing.T) {
 	}
 }
 
+// TestNobodyNamesThemselvesOutOfADenial: a value that must not widen a grant may
+// well narrow one.
+func TestNobodyNamesThemselvesOutOfADenial(t *testing.T) {
+	s := set(t, `
+		path "logs/*" { capabilities = ["read"] }
+		path "logs/{{identity.entity.name}}/audit" { capabilities = ["deny"] }
+		path "own/{{identity.entity.name}}/*" { capabilities = ["read"] }`)
+	for _, name := range []string{"eve", "eve/x", "*", "+"} {
+		bound := s.Bind(entity{{Field: policy.Name}: name})
+		if bound.Allow("logs/"+name+"/audit", wire.OpRead).Allowed {
+			t.Errorf("whoever is called %q may read what is denied to them", name)
+		}
+		if !bound.Allow("logs/others/audit", wire.OpRead).Allowed {
+			t.Errorf("whoever is called %q may not read what is others'", name)
+		}
+	}
+	if s.Bind(entity{{Field: policy.Name}: "eve/x"}).Allow("own/eve/x/secret", wire.OpRead).Allowed {
+		t.Error("a value with a slash grants something")
+	}
+}
+
 func TestDefaultPolicy(t *testing.T) {
 	s := set(t, policy.DefaultText)
 	for _, c := range []struct {

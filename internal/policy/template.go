@@ -130,14 +130,16 @@ func (t *Template) parseField(name string) (ok bool) {
 // Whoever can choose a value (a user names its own alias in many directories)
 // must not widen the rule by it. So a wildcard in a value is an ordinary
 // character, and a value with a slash would move the rule to another directory
-// and is refused; a policy can allow either.
+// and is refused; a policy can allow either. A denial takes slashes always: by a
+// name of their own choice nobody must get out of it.
 func (r *rule) bind(values Values, opts TemplateOptions) (pattern, bool) {
 	path := r.path
 	var b strings.Builder
 	texts := make([]string, len(r.templates))
 	for i, t := range r.templates {
 		v, ok := values.Value(t)
-		if !ok || v == "" || strings.Contains(v, hole) || strings.Contains(v, "/") && !opts.AllowSlashes {
+		slashes := opts.AllowSlashes || r.grant.caps&Deny != 0
+		if !ok || v == "" || strings.Contains(v, hole) || strings.Contains(v, "/") && !slashes {
 			return pattern{}, false
 		}
 		texts[i] = v
