@@ -99,6 +99,9 @@ type Request struct {
 	NoRetry bool
 	// Statuses beside 2xx whose body is the answer: sys/health and its kind.
 	Accept []int
+	// Into takes the body of a 2xx as it comes, in place of Response.Body; nil
+	// for none. It is for answers that go on, so say a Timeout, or -1 for none.
+	Into io.Writer
 }
 
 // Response is an answer before anything was made of its body.
@@ -220,7 +223,12 @@ func (c *Client) once(ctx context.Context, r *Request, body []byte) (*Response, 
 		return nil, err
 	}
 	defer resp.Body.Close()
-	raw, err := io.ReadAll(resp.Body)
+	var raw []byte
+	if r.Into != nil && resp.StatusCode/100 == 2 {
+		_, err = io.Copy(r.Into, resp.Body)
+	} else {
+		raw, err = io.ReadAll(resp.Body)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("reading the answer: %w", err)
 	}

@@ -85,7 +85,7 @@ func newRoot() *command {
 	root := &command{sub: []*command{
 		readCommand(), writeCommand(), patchCommand(), listCommand(), deleteCommand(),
 		kvCommand(), loginCommand(), unwrapCommand(), databaseCommand(), transitCommand(), leaseCommand(),
-		serverCommand(), statusCommand(), secretsCommand(), authCommand(), policyCommand(), tokenCommand(),
+		serverCommand(), statusCommand(), monitorCommand(), secretsCommand(), authCommand(), policyCommand(), tokenCommand(),
 		auditCommand(), operatorCommand(), namespaceCommand(),
 		pathHelpCommand(), printCommand(), completionCommand(), versionCommand(),
 	}}

@@ -24,7 +24,7 @@ Use it:
   lease list|lookup|renew|revoke            who has what, and until when
 
 Run it:
-  server, status, operator                  start, look, unseal, rotate, rekey
+  server, status, monitor, operator         start, look, follow the log, unseal
   secrets, auth, audit                      what is mounted and logged where
   policy, token                             who may do what
   database doctor NAME                      which GRANT a database still needs

@@ -46,6 +46,9 @@ const keepBuffer = 64 << 10
 // answer encodes resp, asks whether the client is still there, and writes. It
 // gives the status. req is nil for what is not the API's.
 func (h *Handler) answer(w http.ResponseWriter, r *http.Request, req *core.Request, resp *core.Response) int {
+	if streams(resp) {
+		return stream(w, r, resp)
+	}
 	begun := false
 	if resp.Sent != nil {
 		defer func() {

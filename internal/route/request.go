@@ -1,8 +1,10 @@
 package route
 
 import (
+	"context"
 	"crypto/tls"
 	"fmt"
+	"io"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -151,6 +153,9 @@ type Raw struct {
 	ContentType string
 	Body        []byte
 	Header      http.Header
+	// Stream writes the body in place of Body, each Write going out at once,
+	// until it has no more to say or ctx ends: then the client has gone.
+	Stream func(ctx context.Context, w io.Writer) error
 }
 
 // Auth is what a login grants. core makes the token.

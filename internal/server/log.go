@@ -26,6 +26,14 @@ func newLogger(w io.Writer, format string, level *slog.LevelVar) *slog.Logger {
 // setLevel reads Vault's names of levels; an unknown one is info.
 func setLevel(level *slog.LevelVar, name string) { level.Set(levelOf(name)) }
 
+func knownLevel(name string) bool {
+	switch strings.ToLower(name) {
+	case "trace", "debug", "info", "warn", "warning", "error", "err":
+		return true
+	}
+	return false
+}
+
 func levelOf(name string) slog.Level {
 	switch strings.ToLower(name) {
 	case "trace", "debug":

@@ -55,6 +55,7 @@ type Server struct {
 	tracer    *trace.Tracer // nil: nothing is traced
 	core      *core.Core
 	metrics   *figures
+	monitors  monitors
 	listeners []*listener
 	requests  atomic.Pointer[slog.Level] // at which answered requests are logged; nil: they are not
 }
@@ -72,6 +73,8 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 		cfg.Level = new(slog.LevelVar)
 	}
 	s := &Server{cfg: cfg, conf: cfg.Conf}
+	s.cfg.Log = slog.New(s.monitors.over(cfg.Log.Handler()))
+	cfg = s.cfg
 	s.setRequestLevel(cfg.Conf.LogRequestsLevel)
 	wrappers, err := wrappersOf(cfg.Conf.Seal)
 	if err != nil {

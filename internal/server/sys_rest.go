@@ -39,7 +39,7 @@ func (s *Server) addServerEngines(boot *route.Table, engines map[string]engine.F
 		Sanitized: func() wire.Data { return wire.Of(s.conf.Sanitized()) }, Reload: s.reload,
 		Metrics: s.metrics,
 		Tables:  func(ctx context.Context, ns string) (map[string]*route.Table, error) { return c.Tables(ctx, ns) }, Boot: boot,
-		InFlight: s.inFlight, Tokens: s.countTokens, Entities: s.core.EntityCount, Levels: &levels{level: s.cfg.Level, conf: s.conf.LogLevel}, Raw: raw,
+		InFlight: s.inFlight, Tokens: s.countTokens, Entities: s.core.EntityCount, Levels: &levels{level: s.cfg.Level, conf: s.conf.LogLevel}, Monitor: &s.monitors, Raw: raw,
 		Databases: []string{"postgresql-database-plugin"},
 	})
 }
@@ -188,8 +188,7 @@ func (l *levels) SetLevel(name, level string) error {
 	if name != "" && name != rootLogger {
 		return errs.New(errs.Invalid, "there is no logger %q: only %s", name, rootLogger)
 	}
-	switch strings.ToLower(level) {
-	case "trace", "debug", "info", "warn", "warning", "error", "err":
+	if knownLevel(level) {
 		setLevel(l.level, level)
 		return nil
 	}

@@ -1,7 +1,9 @@
 package sys
 
 import (
+	"cmp"
 	"context"
+	"io"
 	"maps"
 	"slices"
 	"time"
@@ -29,10 +31,20 @@ type LogLevels interface {
 	ResetLevel(name string) error
 }
 
+// Monitor lets somebody follow the log.
+type Monitor interface {
+	// Check refuses a level or format that there is not, as errs.Invalid.
+	Check(level, format string) error
+	// Follow writes what is logged from now on, at a level or above it, until
+	// ctx ends or w fails. Formats are "standard", for people, and "json".
+	Follow(ctx context.Context, level, format string, w io.Writer) error
+}
+
 func (e *Engine) debugRoutes(t *route.Table) {
 	route.Read(t, "in-flight-req", e.inFlight, route.InForm(route.Bare), route.Doc("List the requests that are being served."))
 	route.Read(t, "host-info", e.hostInfo, route.Doc("Tell about the machine."))
 
+	route.Read(t, "monitor", e.monitor, route.Doc("Follow the log: an answer that goes on."))
 	route.Read(t, "loggers", e.levels, route.Doc("List the loggers and their levels."))
 	route.Read(t, "loggers/{name}", e.level, route.Doc("Read a logger's level."))
 	route.Write(t, "loggers", e.setLevel, route.Doc("Set the level of all loggers."))
@@ -84,4 +96,28 @@ func (e *Engine) setLevel(_ context.Context, _ *route.Request, in loggerIn) (rou
 
 func (e *Engine) resetLevel(_ context.Context, _ *route.Request, in loggerIn) (route.None, error) {
 	return route.None{}, e.cfg.Levels.ResetLevel(in.Name)
+}
+
+type monitorIn struct {
+	Level  string `json:"log_level" doc:"trace, debug, info, warn or error; info without."`
+	Format string `json:"log_format" doc:"standard or json; standard without."`
+}
+
+// monitor goes on until the client leaves, or the server is sealed.
+func (e *Engine) monitor(_ context.Context, _ *route.Request, in monitorIn) (route.Raw, error) {
+	level, format := cmp.Or(in.Level, "info"), cmp.Or(in.Format, "standard")
+	if err := e.cfg.Monitor.Check(level, format); err != nil {
+		return route.Raw{}, err
+	}
+	raw := route.Raw{ContentType: plainText}
+	if format == "json" {
+		raw.ContentType = "application/json"
+	}
+	raw.Stream = func(ctx context.Context, w io.Writer) error {
+		ctx, stop := context.WithCancel(ctx)
+		defer stop()
+		defer context.AfterFunc(e.ctx, stop)()
+		return e.cfg.Monitor.Follow(ctx, level, format, w)
+	}
+	return raw, nil
 }

@@ -77,6 +77,7 @@ type Config struct {
 	Tokens   func(ctx context.Context, ns string) (int64, error) // how many there are
 	Entities func(ctx context.Context, ns string) (int64, error) // how many there are
 	Levels   LogLevels
+	Monitor  Monitor
 	// Raw is the store as the barrier decrypts it; nil: sys/raw is off.
 	Raw func() (storage.Backend, error)
 	// Databases are the kinds of connection of the database engine.
