@@ -174,8 +174,10 @@ func callers(err error) bool { return errs.Is(err, errs.Invalid) }
 // asCallers gives an error of the cryptography its kind: with a key that was
 // loaded, only what the caller sent can be wrong.
 func asCallers(err error) error {
-	var known *errs.Error
-	if err == nil || errors.As(err, &known) {
+	if err == nil {
+		return nil // before there is anything to allocate
+	}
+	if known := new(*errs.Error); errors.As(err, known) {
 		return err
 	}
 	return errs.New(errs.Invalid, "%v", err)

@@ -30,7 +30,7 @@ func unb64(t *testing.T, s string) []byte {
 	return b
 }
 
-func gcm(t *testing.T, key []byte) cipher.AEAD {
+func gcm(t testing.TB, key []byte) cipher.AEAD {
 	t.Helper()
 	b, err := aes.NewCipher(key)
 	if err != nil {
