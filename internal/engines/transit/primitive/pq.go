@@ -138,7 +138,9 @@ func loadSLHDSA(s Spec, m Material) (Key, error) {
 	}
 	if len(m.Secret) > 0 {
 		k.priv = &slhdsa.PrivateKey{ID: id}
-		err = k.priv.UnmarshalBinary(m.Secret)
+		if err = k.priv.UnmarshalBinary(m.Secret); err == nil && !k.pub.Equal(k.priv.PublicKey()) {
+			err = errHalves
+		}
 	}
 	return k, err
 }
@@ -152,6 +154,15 @@ func slhdsaMaterial(s Spec, secret []byte) (m Material, err error) {
 	k := &slhdsa.PrivateKey{ID: id}
 	if err := k.UnmarshalBinary(secret); err != nil {
 		return m, fmt.Errorf("an slh-dsa key is imported as FIPS 205 encodes it: %w", err)
+	}
+	// Its last quarter is made of the others. One that is not signs what
+	// nobody can verify.
+	_, again, err := slhdsa.GenerateKey(bytes.NewReader(secret[:len(secret)/4*3]), id)
+	if err != nil {
+		return m, err
+	}
+	if !again.Equal(*k) {
+		return m, errHalves
 	}
 	m.Secret = secret
 	m.Public, err = k.PublicKey().MarshalBinary()

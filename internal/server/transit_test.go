@@ -1,0 +1,105 @@
+package server_test
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/leasehold/leasehold/internal/leaseholdtest"
+)
+
+// TestTransitUnderLoad encrypts and decrypts while the key rotates and while
+// the server is killed and started again. Whatever was answered opens, by
+// whichever version and whenever; no request is answered wrongly.
+func TestTransitUnderLoad(t *testing.T) {
+	srv := leaseholdtest.Start(t, leaseholdtest.Config{})
+	call := func(ctx context.Context, path string, in, out any) error {
+		return srv.Call(ctx, http.MethodPost, path, srv.Root, in, out)
+	}
+	must := func(path string, in, out any) {
+		t.Helper()
+		if err := call(t.Context(), path, in, out); err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+	}
+	must("sys/mounts/transit", map[string]any{"type": "transit"}, nil)
+	must("transit/keys/k", nil, nil)
+
+	type sealed struct{ text, plain string }
+	type answer struct {
+		Data struct {
+			Ciphertext, Plaintext string
+			Batch                 []struct{ Ciphertext, Error string } `json:"batch_results"`
+		}
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var wg sync.WaitGroup
+	var epoch atomic.Int64 // odd: the server is away; what fails then may
+	var mu sync.Mutex
+	var all []sealed
+	for w := range 6 {
+		wg.Go(func() {
+			for n := 0; ctx.Err() == nil; n++ {
+				before := epoch.Load()
+				plain := base64.StdEncoding.EncodeToString(fmt.Appendf(nil, "%d of worker %d %s", n, w, strings.Repeat(".", n%50*100)))
+				var out answer
+				err := call(ctx, "transit/encrypt/k", map[string]any{"batch_input": []map[string]string{{"plaintext": plain}, {"plaintext": plain}}}, &out)
+				if err == nil {
+					for _, it := range out.Data.Batch {
+						mu.Lock()
+						all = append(all, sealed{it.Ciphertext, plain})
+						mu.Unlock()
+					}
+					var back answer
+					if err = call(ctx, "transit/decrypt/k", map[string]string{"ciphertext": out.Data.Batch[1].Ciphertext}, &back); err == nil && back.Data.Plaintext != plain {
+						t.Errorf("%s opens as %q, want %q", out.Data.Batch[1].Ciphertext, back.Data.Plaintext, plain)
+						return
+					}
+				}
+				if err != nil && ctx.Err() == nil && before%2 == 0 && epoch.Load() == before {
+					t.Errorf("worker %d: %v", w, err)
+					return
+				}
+			}
+		})
+	}
+	for range 3 {
+		for range 20 {
+			must("transit/keys/k/rotate", nil, nil)
+		}
+		epoch.Add(1)
+		srv.Kill()
+		if err := srv.Restart(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		must("transit/keys/k/rotate", nil, nil)
+		epoch.Add(1)
+	}
+	for range 20 {
+		must("transit/keys/k/rotate", nil, nil)
+	}
+	stop()
+	wg.Wait()
+	if len(all) == 0 {
+		t.Fatal("nothing was encrypted")
+	}
+	versions := map[string]bool{}
+	for i := 0; i < len(all); i += max(1, len(all)/300) {
+		var back answer
+		must("transit/decrypt/k", map[string]string{"ciphertext": all[i].text}, &back)
+		if back.Data.Plaintext != all[i].plain {
+			t.Errorf("%s opens as %q, want %q", all[i].text, back.Data.Plaintext, all[i].plain)
+		}
+		versions[strings.Split(all[i].text, ":")[1]] = true
+	}
+	t.Logf("%d ciphertexts; those that were looked at are by %d versions", len(all), len(versions))
+	if len(versions) < 10 {
+		t.Errorf("only %d versions have encrypted", len(versions))
+	}
+}
