@@ -11,7 +11,7 @@ LDFLAGS  = -s -w -X main.version=$(VERSION)
 RACE = ./internal/lease/...,./internal/lane/...,./internal/storage/...,./internal/barrier/...,./internal/token/...,./internal/policy/...,./internal/core/...
 
 .DEFAULT_GOAL := help
-.PHONY: help build install demo test test-quick lint fmt bench bench-leases bench-logins fuzz docs examples wire need clean
+.PHONY: help build install demo test test-quick lint fmt bench bench-leases bench-file bench-logins fuzz docs examples wire need clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,10 @@ bench: ## operations per second, latency and CPU of each kind of request
 bench-leases: ## a million tokens, a kill -9, and storms of expiry
 	@scripts/need.sh postgres
 	$(GO) run ./internal/bench leases
+
+bench-file: ## 10 GB through transit encrypt-file and back, beside age (30 GB of disk)
+	@scripts/need.sh age
+	$(GO) run ./internal/bench file
 
 bench-logins: ## how logins share syncs, and a million that store nothing
 	$(GO) run ./internal/bench logins

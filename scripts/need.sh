@@ -31,6 +31,7 @@ for need in "$@"; do
 		have ldapadd || packages+=(ldap-utils) ;;
 	hvac) # the Python client of an example
 		python3 -c 'import hvac, psycopg2' 2>/dev/null || /usr/bin/python3 -c 'import hvac, psycopg2' 2>/dev/null || packages+=(python3 python3-hvac python3-psycopg2) ;;
+	age) have age && have age-keygen || packages+=(age) ;; # what encrypting files is measured beside
 	openssl) # the pages make keys and a certificate with it
 		have openssl || packages+=(openssl) ;;
 	*) echo "need.sh: I do not know what $need is" >&2; exit 2 ;;

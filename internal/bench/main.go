@@ -21,6 +21,7 @@ import (
 const usage = `usage: bench COMMAND [flags]
   speed    operations per second, latency and CPU of each kind of request
   leases   a million tokens, kill -9, and what expires in the same second
+  file     a large file through transit encrypt-file and back, beside age
   logins   how logins share syncs, and a million that store nothing
 `
 
@@ -28,7 +29,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	commands := map[string]func(context.Context, *flag.FlagSet, []string) error{
-		"speed": speedCommand, "leases": leasesCommand, "logins": loginsCommand,
+		"speed": speedCommand, "leases": leasesCommand, "file": fileCommand, "logins": loginsCommand,
 		"bare": bareCommand, // the control; speed starts it as a child
 	}
 	if len(os.Args) < 2 || commands[os.Args[1]] == nil {
