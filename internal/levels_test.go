@@ -42,8 +42,8 @@ var levels = map[string][]string{
 	"internal/barrier":     {"internal/storage"},
 	"internal/cluster":     {"internal/storage"},
 	"internal/seal":        {"internal/storage", "internal/seal/shamir"},
-	"internal/seal/shamir": nil, // the arithmetic alone
-	"internal/seal/*":      {"internal/seal"},
+	"internal/seal/shamir": nil,                      // the arithmetic alone
+	"internal/seal/*":      {"internal/seal", "api"}, // a key may be another server's
 
 	"internal/storage":         {"internal/errs"},
 	"internal/storage/*":       {"internal/storage", "internal/storage/feed"}, // feed: the part of Watch that stores share

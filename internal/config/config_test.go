@@ -249,7 +249,7 @@ func TestRefused(t *testing.T) {
 		{`storage "a" "b" {}`, `more than one label`},
 		{`ha_storage "consul" {}`, `ha_storage is not supported`},
 		{`seal "awskms" {}`, `seal "awskms" is not available yet: write seal "static"`},
-		{`seal "transit" {}`, `is not available yet`},
+		{`seal "transit" { keyname = "x" }`, `unknown key "keyname" in seal transit; did you mean key_name?`},
 		{`seal "static" {}`, `needs current_key_id`},
 		{`seal "static" { current_key = "file:///x" }`, `needs current_key_id`},
 		{`seal "static" { current_key_id = "1" current_key = "tooshort" }`, "does not hold a key of 32 bytes"},

@@ -9,7 +9,7 @@ import (
 func Keys() map[string][]string {
 	out := map[string][]string{}
 	for block, keys := range map[string]interface{ keys() []string }{
-		"top": topFields, "storage": storageFields, "listener": listenerFields, "seal": sealFields, "lanes": laneFields,
+		"top": topFields, "storage": storageFields, "listener": listenerFields, "seal": sealFields, "seal transit": sealTransitFields, "lanes": laneFields,
 		"telemetry": telemetryFields, "tracing": tracingFields, "user_lockout": lockoutFields,
 	} {
 		out[block] = keys.keys()

@@ -15,9 +15,10 @@ import (
 // Seal says how the server is unsealed.
 type Seal struct {
 	Pos      Pos
-	Kind     string // "shamir" or "static"; never empty
-	Current  Key    // of the static seal: what everything is sealed with
-	Previous Key    // what it was sealed with before, while the key is being changed; zero: none
+	Kind     string      // "shamir", "static" or "transit"; never empty
+	Current  Key         // of the static seal: what everything is sealed with
+	Previous Key         // what it was sealed with before, while the key is being changed; zero: none
+	Transit  SealTransit // of the transit seal
 }
 
 // Key is a key of the static seal, of 32 bytes. The zero Key is none.
@@ -125,8 +126,10 @@ func readSeal(d *decoder, m member, to *Config) {
 	case "static":
 		readMembers(d, "seal static", sealFields, b.body, &s)
 		d.judgeStatic(s)
+	case "transit":
+		readMembers(d, "seal transit", sealTransitFields, b.body, &s)
 	default:
-		d.fail(b.pos, `seal %q is not available yet: write seal "static" { current_key_id = "1", current_key = "file:///path" }, or leave the seal out and unseal with Shamir shares`, b.label)
+		d.fail(b.pos, `seal %q is not available yet: write seal "static" { current_key_id = "1", current_key = "file:///path" }, or seal "transit", or leave the seal out and unseal with Shamir shares`, b.label)
 		return
 	}
 	to.Seal = s

@@ -9,6 +9,7 @@ import (
 	"github.com/leasehold/leasehold/internal/barrier"
 	"github.com/leasehold/leasehold/internal/seal"
 	"github.com/leasehold/leasehold/internal/secret"
+	"github.com/leasehold/leasehold/internal/storage"
 )
 
 // SealConfig says which keys open the store without people.
@@ -80,8 +81,6 @@ type Initialized struct {
 // Init makes the keyring, the shares and the first root token. A server with a
 // key of its own (an auto-unseal) is open afterwards, another is sealed.
 func (c *Core) Init(ctx context.Context, p seal.Params, rootID secret.String) (*Initialized, error) {
-	c.stateMu.Lock()
-	defer c.stateMu.Unlock()
 	if err := p.Validate(); err != nil {
 		return nil, err
 	}
@@ -93,10 +92,13 @@ func (c *Core) Init(ctx context.Context, p seal.Params, rootID secret.String) (*
 	}
 	root := seal.NewRootKey()
 	defer clear(root)
+	// A seal's key may be another server's: it is asked before the lock.
 	conf, shares, err := seal.New(ctx, root, p, c.cfg.Seal.Wrappers...)
 	if err != nil {
 		return nil, err
 	}
+	c.stateMu.Lock()
+	defer c.stateMu.Unlock()
 	if err := barrier.Init(ctx, c.cfg.Store, root, c.cfg.Now(), conf.Put); err != nil {
 		return nil, fmt.Errorf("initialising: %w", err)
 	}
@@ -115,37 +117,51 @@ func (c *Core) Init(ctx context.Context, p seal.Params, rootID secret.String) (*
 
 // Unseal takes one share. With the last of enough the server is open.
 func (c *Core) Unseal(ctx context.Context, share []byte) error {
-	c.stateMu.Lock()
-	defer c.stateMu.Unlock()
-	conf, err := seal.Load(ctx, c.cfg.Store)
-	if err != nil {
-		return err
-	}
-	if conf == nil {
-		return ErrUninitialized
-	}
-	if c.open_.Load() != nil {
-		return nil
-	}
-	root, err := c.seal.unseal.Submit(conf, share)
+	root, err := c.unsealBy(ctx, share)
 	if err != nil || root == nil {
 		return err
 	}
 	defer clear(root)
-	return c.openWith(ctx, conf, root)
+	return c.refreshSlots(ctx, root)
 }
 
-// openWith opens the server and gives each configured key its slot, so that a
-// key which was added to the configuration opens the store the next time.
-func (c *Core) openWith(ctx context.Context, conf *seal.Config, root []byte) error {
+// unsealBy gives the root key if this share has opened the server.
+func (c *Core) unsealBy(ctx context.Context, share []byte) (root []byte, err error) {
+	c.stateMu.Lock()
+	defer c.stateMu.Unlock()
+	conf, err := seal.Load(ctx, c.cfg.Store)
+	if err != nil {
+		return nil, err
+	}
+	if conf == nil {
+		return nil, ErrUninitialized
+	}
+	if c.open_.Load() != nil {
+		return nil, nil
+	}
+	if root, err = c.seal.unseal.Submit(conf, share); err != nil || root == nil {
+		return nil, err
+	}
 	if err := c.makeOpen(ctx, root); err != nil {
+		clear(root)
+		return nil, err
+	}
+	return root, nil
+}
+
+// refreshSlots gives each configured key its slot, so that a key which was
+// added to the configuration opens the store the next time. A key may be
+// another server's, so no lock is held.
+func (c *Core) refreshSlots(ctx context.Context, root []byte) error {
+	conf, err := seal.Load(ctx, c.cfg.Store)
+	if err != nil || conf == nil {
 		return err
 	}
 	changed := false
 	for _, w := range c.cfg.Seal.Wrappers {
 		made, err := conf.Refresh(ctx, root, w)
 		if err != nil {
-			c.log.Error("a seal's key cannot wrap the root key; the server is open, but will not open by that key", "seal", w.Kind(), "error", err)
+			c.log.Error("a seal's key cannot wrap the root key; the server is open, but may not open by that key the next time", "seal", w.Kind(), "error", err)
 			continue
 		}
 		changed = changed || made
@@ -153,36 +169,58 @@ func (c *Core) openWith(ctx context.Context, conf *seal.Config, root []byte) err
 	if !changed {
 		return nil
 	}
-	if _, err := c.cfg.Store.Update(ctx, conf.Put); err != nil {
+	stored := false
+	_, err = c.cfg.Store.Update(ctx, func(tx storage.Tx) (err error) {
+		stored, err = conf.Replace(tx)
 		return err
+	})
+	if err == nil && stored {
+		c.log.Info("the root key was wrapped anew with the seal's key in the configuration")
 	}
-	c.log.Info("the root key was wrapped anew with the seal's key in the configuration")
-	return nil
+	return err
 }
 
 // AutoUnseal opens the server with a key of its own, where it has one and the
 // store is initialised. opened is false when people's shares are needed.
 func (c *Core) AutoUnseal(ctx context.Context) (opened bool, err error) {
-	c.stateMu.Lock()
-	defer c.stateMu.Unlock()
 	conf, err := seal.Load(ctx, c.cfg.Store)
 	if err != nil || conf == nil || c.open_.Load() != nil {
 		return c.open_.Load() != nil, err
 	}
+	root, err := c.rootKey(ctx, conf)
+	if err != nil || root == nil {
+		return false, err
+	}
+	defer clear(root)
+	if err := c.openBy(ctx, root); err != nil {
+		return false, err
+	}
+	return true, c.refreshSlots(ctx, root)
+}
+
+// rootKey is the root key by the first of the configured keys that gives it;
+// nil if the store was sealed with none of them.
+func (c *Core) rootKey(ctx context.Context, conf *seal.Config) ([]byte, error) {
 	var failed []error
 	for _, w := range c.cfg.Seal.Wrappers {
 		root, err := conf.Open(ctx, w)
 		if err != nil {
 			failed = append(failed, err)
-			continue
+		} else if root != nil {
+			return root, nil
 		}
-		if root == nil {
-			continue
-		}
-		defer clear(root)
-		return true, c.openWith(ctx, conf, root)
 	}
-	return false, errors.Join(failed...)
+	return nil, errors.Join(failed...)
+}
+
+// openBy opens the server if nobody else has.
+func (c *Core) openBy(ctx context.Context, root []byte) error {
+	c.stateMu.Lock()
+	defer c.stateMu.Unlock()
+	if c.open_.Load() != nil {
+		return nil
+	}
+	return c.makeOpen(ctx, root)
 }
 
 // ResetUnseal forgets the shares given so far.

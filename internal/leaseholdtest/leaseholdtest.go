@@ -33,6 +33,7 @@ type Config struct {
 	Dev     bool     // server -dev, in memory, with root token "root"
 	InMem   bool     // storage "inmem" instead of "embedded"
 	Shamir  bool     // no static seal: one share opens it after each start
+	Seal    string   // another seal's block in place of the static one
 	Closed  bool     // neither initialise nor unseal
 	HCL     string   // more configuration, top level
 	Args    []string // more flags of `leasehold server`
@@ -46,6 +47,8 @@ type Server struct {
 	Root string   // root token; empty if Closed
 	Keys []string // unseal keys, of a Shamir seal
 	Dir  string
+
+	Recovery []string // recovery keys, of another one
 
 	cfg     Config
 	ownsDir bool
@@ -168,7 +171,9 @@ func (s *Server) writeConfig(addr string) (string, error) {
 	} else {
 		fmt.Fprintf(&b, "storage \"embedded\" {\n  path = %q\n}\n", filepath.Join(s.Dir, "data"))
 	}
-	if !s.cfg.Shamir {
+	if s.cfg.Seal != "" {
+		b.WriteString(s.cfg.Seal + "\n")
+	} else if !s.cfg.Shamir {
 		key := filepath.Join(s.Dir, "seal.key")
 		if _, err := os.Stat(key); errors.Is(err, os.ErrNotExist) {
 			// A fixed key is fine: the data is as short-lived as the directory.
@@ -186,8 +191,9 @@ func (s *Server) writeConfig(addr string) (string, error) {
 
 // initAnswer is what sys/init returns.
 type initAnswer struct {
-	Keys []string `json:"keys"`
-	Root string   `json:"root_token"`
+	Keys     []string `json:"keys"`
+	Recovery []string `json:"recovery_keys"`
+	Root     string   `json:"root_token"`
 }
 
 // open initialises a new server, gives a Shamir seal its share, and waits
@@ -202,7 +208,7 @@ func (s *Server) open(ctx context.Context) error {
 		if err := s.Call(ctx, "PUT", "sys/init", "", in, &out); err != nil {
 			return fmt.Errorf("initialising: %w", err)
 		}
-		s.Root, s.Keys = out.Root, out.Keys
+		s.Root, s.Keys, s.Recovery = out.Root, out.Keys, out.Recovery
 	}
 	if s.cfg.Shamir && len(s.Keys) > 0 {
 		if err := s.Call(ctx, "PUT", "sys/unseal", "", map[string]string{"key": s.Keys[0]}, nil); err != nil {
@@ -333,6 +339,10 @@ func (s *Server) Restart(ctx context.Context) error {
 	}
 	return s.open(ctx)
 }
+
+// RestartClosed is Restart for a server that is not to be opened, or opens by
+// itself: it waits for the first answer only.
+func (s *Server) RestartClosed(ctx context.Context) error { return s.start(ctx) }
 
 // Close stops the server and removes its directory if Launch made it.
 func (s *Server) Close() {

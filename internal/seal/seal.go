@@ -3,7 +3,7 @@
 //
 // The root key lies in slots, each a way of its own to the same key: one for
 // Shamir shares, which people hold, and one for each key that opens without
-// people (a static key; later a KMS). Any slot opens the store, so a lost KMS
+// people (a static key, or one of another server's Transit engine). Any slot opens the store, so a lost KMS
 // does not lose the data as long as the shares are there. With a slot that
 // opens by itself the shares are what Vault calls recovery keys; here they
 // really do recover.
@@ -14,8 +14,10 @@
 package seal
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/subtle"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
@@ -48,6 +50,8 @@ type Config struct {
 	Shares    int    `json:"shares"`
 	Threshold int    `json:"threshold"`
 	Slots     []Slot `json:"slots"`
+
+	read []byte // the row that Load read
 }
 
 // Slot is the root key wrapped in one way.
@@ -59,8 +63,10 @@ type Slot struct {
 
 // Wrapper is a key that opens the store without people.
 type Wrapper interface {
-	// Kind names the slot: "static", "awskms". It never changes.
+	// Kind names the slot: "static", "transit". It never changes.
 	Kind() string
+	// Wrap and Unwrap may ask another server, and take as long as that does.
+	//
 	// Wrap encrypts key; keyID is what Unwrap will be given to find the key
 	// that did it.
 	Wrap(ctx context.Context, key []byte) (wrapped []byte, keyID string, err error)
@@ -144,7 +150,7 @@ func Load(ctx context.Context, b storage.Backend) (c *Config, err error) {
 		if err != nil || row == nil {
 			return err
 		}
-		c = new(Config)
+		c = &Config{read: bytes.Clone(row)}
 		if err := json.Unmarshal(row, c); err != nil {
 			return fmt.Errorf("reading the seal's configuration: %w", err)
 		}
@@ -166,6 +172,16 @@ func (c *Config) Put(tx storage.Tx) error {
 		return err
 	}
 	return tx.Put(Key, row)
+}
+
+// Replace is Put if the row that Load read is still there, and reports whether
+// it was: after a rekey the slots hold another root key.
+func (c *Config) Replace(tx storage.Tx) (replaced bool, err error) {
+	now, err := tx.Get(Key)
+	if err != nil || !bytes.Equal(now, c.read) {
+		return false, err
+	}
+	return true, c.Put(tx)
 }
 
 // Type is the kind of the slot that opens the store: Shamir unless there is
@@ -192,7 +208,8 @@ func (c *Config) slot(kind string) *Slot {
 }
 
 // Refresh makes the wrapper's slot, or makes it anew if another of its keys
-// wrapped it. It reports whether c has changed and so must be stored.
+// wrapped it or it does not open: a key's id may be another key's now. It
+// reports whether c has changed and so must be stored.
 func (c *Config) Refresh(ctx context.Context, root []byte, w Wrapper) (changed bool, err error) {
 	wrapped, keyID, err := w.Wrap(ctx, root)
 	if err != nil {
@@ -202,12 +219,18 @@ func (c *Config) Refresh(ctx context.Context, root []byte, w Wrapper) (changed b
 	switch {
 	case old == nil:
 		c.Slots = append(c.Slots, Slot{w.Kind(), keyID, wrapped})
-	case old.KeyID != keyID:
-		*old = Slot{w.Kind(), keyID, wrapped}
-	default:
+	case old.KeyID == keyID && opens(ctx, old, root, w):
 		return false, nil
+	default:
+		*old = Slot{w.Kind(), keyID, wrapped}
 	}
 	return true, nil
+}
+
+func opens(ctx context.Context, s *Slot, root []byte, w Wrapper) bool {
+	got, err := w.Unwrap(ctx, s.Wrapped, s.KeyID)
+	defer clear(got)
+	return err == nil && subtle.ConstantTimeCompare(got, root) == 1
 }
 
 // Open gives the root key by the wrapper's slot. Without such a slot it gives

@@ -308,6 +308,57 @@ func TestNewStatic(t *testing.T) {
 	}
 }
 
+// TestAnotherKeyOfTheSameName: a slot that does not open is made anew, although
+// its key is called as before.
+func TestAnotherKeyOfTheSameName(t *testing.T) {
+	c, root, _ := fresh(t, 1, 1, static(t, "a", 1))
+	if changed, err := c.Refresh(ctx, root, static(t, "a", 1)); changed || err != nil {
+		t.Errorf("Refresh with the same key = %v, %v, want no change", changed, err)
+	}
+	other := static(t, "a", 2)
+	if changed, err := c.Refresh(ctx, root, other); !changed || err != nil {
+		t.Errorf("Refresh with another key = %v, %v, want a change", changed, err)
+	}
+	if got, err := c.Open(ctx, other); err != nil || !bytes.Equal(got, root) {
+		t.Errorf("Open = %x, %v, want the root key", got, err)
+	}
+}
+
+// TestReplace: slots that were made for one root key do not replace those of a
+// later one.
+func TestReplace(t *testing.T) {
+	b := mem.New()
+	put := func(f func(storage.Tx) error) {
+		t.Helper()
+		if _, err := b.Update(ctx, f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first, _, _ := fresh(t, 1, 1)
+	put(first.Put)
+	loaded, err := seal.Load(ctx, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	replace := func(want bool) {
+		t.Helper()
+		put(func(tx storage.Tx) error {
+			done, err := loaded.Replace(tx)
+			if done != want {
+				t.Errorf("Replace = %v, want %v", done, want)
+			}
+			return err
+		})
+	}
+	replace(true)
+	rekeyed, _, _ := fresh(t, 3, 2)
+	put(rekeyed.Put)
+	replace(false)
+	if now, err := seal.Load(ctx, b); err != nil || now.Shares != 3 {
+		t.Errorf("after Replace there are %v, %v, want the 3 shares of the rekey", now, err)
+	}
+}
+
 func TestParseShare(t *testing.T) {
 	share := bytes.Repeat([]byte{0xa5}, 33)
 	for _, text := range []string{hex.EncodeToString(share), base64.StdEncoding.EncodeToString(share)} {

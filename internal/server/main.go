@@ -56,7 +56,7 @@ func CheckConfig(paths []string) (warnings []string, err error) {
 		err = conf.Check()
 	}
 	if err == nil {
-		_, err = wrappersOf(conf.Seal)
+		_, err = wrappersOf(conf.Seal, nil)
 	}
 	return warnings, err
 }

@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-
-	"github.com/leasehold/leasehold/internal/seal"
 )
 
 const (
@@ -34,13 +32,21 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 		defer os.Remove(s.conf.PIDFile)
 	}
-	s.unseal(ctx)
+	waits := s.unseal(ctx)
 
 	g, gctx := errgroup.WithContext(ctx)
 	for _, l := range s.listeners {
 		g.Go(func() error { return l.serve(gctx, drain, s.cfg.Log) })
 	}
 	g.Go(func() error { return s.watchStore(gctx) })
+	if waits {
+		g.Go(func() error { s.unsealLater(gctx); return nil })
+	}
+	for _, w := range s.wrappers {
+		if kept, ok := w.(interface{ Run(context.Context) }); ok {
+			g.Go(func() error { kept.Run(gctx); return nil })
+		}
+	}
 	g.Go(func() error {
 		<-gctx.Done()
 		notify("STOPPING=1")
@@ -76,26 +82,6 @@ func (s *Server) Run(ctx context.Context) error {
 			return context.Cause(gctx)
 		}
 		return nil
-	}
-}
-
-// unseal opens the server where it has a key of its own.
-func (s *Server) unseal(ctx context.Context) {
-	opened, err := s.core.AutoUnseal(ctx)
-	if err != nil {
-		// Not fatal: people's shares still open it, and health says sealed.
-		s.cfg.Log.Error("the server stays sealed", "error", err)
-		return
-	}
-	initialized, sealed, err := s.core.Health(ctx)
-	switch {
-	case opened || err != nil || !sealed:
-	case !initialized:
-		s.cfg.Log.Info("the store is new: run `leasehold operator init`")
-	case s.conf.Seal.Kind == seal.Shamir:
-		s.cfg.Log.Info("the server is sealed: open it with `leasehold operator unseal`")
-	default:
-		s.cfg.Log.Warn("the server stays sealed: its store was not sealed with this seal's key yet; unseal it with shares once")
 	}
 }
 

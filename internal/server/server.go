@@ -5,7 +5,6 @@ package server
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"log/slog"
 	"sync/atomic"
@@ -54,6 +53,7 @@ type Server struct {
 	store     storage.Backend
 	tracer    *trace.Tracer // nil: nothing is traced
 	core      *core.Core
+	wrappers  []seal.Wrapper // the keys that open the store without people
 	metrics   *figures
 	monitors  monitors
 	listeners []*listener
@@ -76,8 +76,7 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 	s.cfg.Log = slog.New(s.monitors.over(cfg.Log.Handler()))
 	cfg = s.cfg
 	s.setRequestLevel(cfg.Conf.LogRequestsLevel)
-	wrappers, err := wrappersOf(cfg.Conf.Seal)
-	if err != nil {
+	if s.wrappers, err = wrappersOf(cfg.Conf.Seal, cfg.Log); err != nil {
 		return nil, err
 	}
 	if s.store, err = openStore(cfg); err != nil {
@@ -106,7 +105,7 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 		"secret/transit":   transit.New,
 	}
 	s.core = core.New(core.Config{
-		Store: s.traced(s.store), Engines: engines, Boot: boot, Opened: opened, Seal: core.SealConfig{Wrappers: wrappers}, Devices: makeDevice,
+		Store: s.traced(s.store), Engines: engines, Boot: boot, Opened: opened, Seal: core.SealConfig{Wrappers: s.wrappers}, Devices: makeDevice,
 		DefaultTTL: cfg.Conf.DefaultLeaseTTL, MaxTTL: cfg.Conf.MaxLeaseTTL, MaxGap: cfg.Conf.MaxRestartGap, Log: cfg.Log,
 		Lanes: lane.Limits(cfg.Conf.Lanes), Lockouts: lockoutsOf(cfg.Conf.Lockouts),
 	})
@@ -171,33 +170,6 @@ func (s *Server) traced(store storage.Backend) storage.Backend {
 		return store
 	}
 	return traced.New(store)
-}
-
-// wrappersOf are the keys that open the store without people.
-func wrappersOf(conf config.Seal) ([]seal.Wrapper, error) {
-	if conf.Kind != "static" {
-		return nil, nil
-	}
-	sc := seal.StaticConfig{CurrentKeyID: conf.Current.ID, PreviousKeyID: conf.Previous.ID}
-	for _, k := range []struct {
-		key  config.Key
-		into *string
-	}{{conf.Current, &sc.CurrentKey}, {conf.Previous, &sc.PreviousKey}} {
-		if k.key.IsZero() {
-			continue
-		}
-		b, err := k.key.Load()
-		if err != nil {
-			return nil, err
-		}
-		*k.into = hex.EncodeToString(b.Reveal())
-		b.Wipe()
-	}
-	w, err := seal.NewStatic(sc)
-	if err != nil {
-		return nil, err
-	}
-	return []seal.Wrapper{w}, nil
 }
 
 // Core is the heart of the server, for dev mode and tests.
