@@ -364,9 +364,9 @@ func (u *unsealed) auditedNamespace(id string) audit.Namespace {
 	return audit.Namespace{ID: id, Path: u.pathOf(id)}
 }
 
-// bearing are headers that carry tokens. They are hashed whatever the operator
-// asked for.
-var bearing = map[string]bool{"x-vault-token": true, "authorization": true, "cookie": true}
+// bearing are headers that carry tokens or passcodes. They are hashed whatever
+// the operator asked for.
+var bearing = map[string]bool{"x-vault-token": true, "authorization": true, "cookie": true, "x-vault-mfa": true}
 
 // ShownPath is a request's path as logs may show it: without the lease id or
 // token that some paths carry. Of a lease id only the end is secret.
