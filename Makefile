@@ -70,7 +70,7 @@ docs: ## rewrite the outputs on the pages under docs/ from what the commands pri
 
 examples: ## run everything under examples/, after building the programs it is for (minutes, once)
 	@scripts/need.sh postgres python hvac
-	CI=true $(GO) test -count=1 -timeout=60m -v -tags=examples -run='TestExamples|Example$$|TestConsulTemplate|TestTerraform' ./internal/clienttest
+	CI=true $(GO) test -count=1 -timeout=60m -v -tags=examples -run='TestExamples|Example$$|TestConsulTemplate|TestSops|TestTerraform' ./internal/clienttest
 
 wire: ## replay the recorded API exchanges and list what differs
 	@scripts/need.sh postgres psql

@@ -217,3 +217,68 @@ func TestTerraform(t *testing.T) {
 		t.Errorf("after destroy the mounts are %v, %v", mounts.Data, err)
 	}
 }
+
+// TestSops keeps secrets in a file by a key of Transit: encrypted, read,
+// changed, encrypted anew after a rotation, and read no more by who may not.
+func TestSops(t *testing.T) {
+	bin := program(t, testenv.GoProgram{Package: "github.com/getsops/sops/v3/cmd/sops", Version: "v3.13.3"})
+	srv := leaseholdtest.Start(t, leaseholdtest.Config{})
+	write(t, srv, "sys/mounts/sops", `{"type":"transit"}`)
+	write(t, srv, "sops/keys/app", `{}`)
+	dir := copyExample(t, "sops")
+	for _, name := range []string{".sops.yaml", "secrets.yaml"} { // they have the usual address
+		text, err := os.ReadFile(filepath.Join(dir, name))
+		if err == nil {
+			text = bytes.ReplaceAll(text, []byte("http://127.0.0.1:8200"), []byte(srv.Addr))
+			err = os.WriteFile(filepath.Join(dir, name), text, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	file := filepath.Join(dir, "secrets.yaml")
+	plain, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sops := func(token string, args ...string) (string, error) {
+		cmd := exec.CommandContext(t.Context(), bin, append(args, "secrets.yaml")...)
+		cmd.Dir = dir
+		cmd.Env = append(os.Environ(), "VAULT_ADDR="+srv.Addr, "VAULT_TOKEN="+token, "HOME="+dir, "SOPS_DISABLE_VERSION_CHECK=1")
+		out, err := cmd.Output()
+		if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+			return string(exit.Stderr), err
+		}
+		return string(out), err
+	}
+	must := func(args ...string) string {
+		t.Helper()
+		out, err := sops(srv.Root, args...)
+		if err != nil {
+			t.Fatalf("sops %v: %v\n%s", args, err, out)
+		}
+		return out
+	}
+	sealed := func(version string) {
+		t.Helper()
+		text, err := os.ReadFile(file)
+		if err != nil || strings.Contains(string(text), "battery") || !strings.Contains(string(text), "host: db.example.org") || !strings.Contains(string(text), "enc: vault:"+version+":") {
+			t.Errorf("the file is not encrypted by %s as the rules say, %v:\n%s", version, err, text)
+		}
+	}
+	must("encrypt", "-i")
+	sealed("v1")
+	if got := must("decrypt"); got != string(plain) {
+		t.Errorf("sops decrypt gives\n%s\nwant\n%s", got, plain)
+	}
+	write(t, srv, "sops/keys/app/rotate", `{}`)
+	must("rotate", "-i")
+	sealed("v2")
+	write(t, srv, "sops/keys/app/config", `{"min_decryption_version":2}`)
+	if got := must("decrypt", "--extract", `["database"]["password"]`); got != "correct horse battery staple" {
+		t.Errorf("after the rotation the password is %q", got)
+	}
+	if said, err := sops(appToken(t, srv, "1h"), "decrypt"); err == nil || !strings.Contains(said, "permission denied") {
+		t.Errorf("sops decrypt without the right = %q, %v, want permission denied", said, err)
+	}
+}
