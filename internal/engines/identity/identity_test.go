@@ -397,6 +397,33 @@ func TestExternalGroupsThatLost(t *testing.T) {
 	}
 }
 
+// TestDeepGroups: however a chain of groups is put together, it ends somewhere:
+// all of it is read for whoever is at its lower end.
+func TestDeepGroups(t *testing.T) {
+	for _, upwards := range []bool{true, false} {
+		r := start(t)
+		defer r.close()
+		ann := r.login(engine.AliasLogin{Accessor: "up", Name: "ann"}).ID
+		var ids []string
+		for i := range 60 {
+			ids = append(ids, r.write("group", obj{"name": fmt.Sprint("g", i)})["id"].(string))
+		}
+		r.write("group/id/"+ids[0], obj{"member_entity_ids": ann})
+		refused := false
+		for i := range len(ids) - 1 {
+			at := i // each new one above those there are
+			if !upwards {
+				at = len(ids) - 2 - i // each new one below
+			}
+			_, err := r.do(wire.OpUpdate, "group/id/"+ids[at+1], text(obj{"member_group_ids": ids[at]}))
+			refused = refused || errs.Is(err, errs.Invalid)
+		}
+		if n := len(r.who(ann).Groups); !refused || n > 41 {
+			t.Errorf("with new groups above (%v) ann is in %d groups, refused was %v; want 41 at most", upwards, n, refused)
+		}
+	}
+}
+
 func TestLookups(t *testing.T) {
 	r := start(t)
 	defer r.close()

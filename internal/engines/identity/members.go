@@ -112,6 +112,9 @@ func (w *groupWrite) planNested(v storage.View, want []string) error {
 		if err := w.e.acyclic(v, w.row, id); err != nil {
 			return err
 		}
+		if err := shallow(v, w.row, g); err != nil {
+			return err
+		}
 		w.nested = append(w.nested, nesting{id, true})
 	}
 	return nil
@@ -286,7 +289,7 @@ func (e *Engine) acyclic(r storage.Reader, parent *group, child string) error {
 		return err
 	}
 	if len(above) >= mostAbove {
-		return errs.New(errs.Invalid, "the group is in %d other groups already, counted through all of them; at most %d are possible", len(above), mostAbove)
+		return errTooDeep(child, len(above)+1)
 	}
 	for _, g := range above {
 		if g.ID == child {
@@ -294,6 +297,59 @@ func (e *Engine) acyclic(r storage.Reader, parent *group, child string) error {
 		}
 	}
 	return nil
+}
+
+// shallow refuses to put a child into a group if some group in the child, through
+// however many others, would be in too many. It looks down, which an Update
+// cannot; two requests at the same moment may both pass.
+func shallow(v storage.View, parent, child *group) error {
+	above, err := closure(v, parent.Parents)
+	if err != nil {
+		return err
+	}
+	most := map[string]bool{parent.ID: true}
+	for _, g := range above {
+		most[g.ID] = true
+	}
+	seen := map[string]bool{}
+	for queue := []*group{child}; len(queue) > 0; queue = queue[1:] {
+		g := queue[0]
+		if seen[g.ID] {
+			continue
+		}
+		seen[g.ID] = true
+		own, err := closure(v, g.Parents)
+		if err != nil {
+			return err
+		}
+		n := len(most)
+		for _, o := range own {
+			if !most[o.ID] {
+				n++
+			}
+		}
+		if n > mostAbove {
+			return errTooDeep(g.Name, n)
+		}
+		ids, err := below(v, childPrefix+g.ID+"/")
+		if err != nil {
+			return err
+		}
+		for _, id := range ids {
+			next, err := getGroup(v, id)
+			if err != nil {
+				return err
+			}
+			if next != nil {
+				queue = append(queue, next)
+			}
+		}
+	}
+	return nil
+}
+
+func errTooDeep(name string, n int) error {
+	return errs.New(errs.Invalid, "the group %q would be in %d others, counted through all of them; at most %d are possible", name, n, mostAbove)
 }
 
 func errCycle(child string) error {
