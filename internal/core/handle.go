@@ -488,6 +488,9 @@ func (x *exchange) answer(ctx context.Context) error {
 		return x.login(ctx)
 	}
 	res, err := x.ep.Call(ctx, &x.r)
+	if errors.Is(err, errs.Gone) && x.m.Type == "cubbyhole" && x.r.Op == wire.OpRead && x.r.Path == "response" {
+		res, err = x.oldUnwrap(ctx)
+	}
 	if err != nil {
 		return err
 	}

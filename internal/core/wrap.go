@@ -3,6 +3,7 @@ package core
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -169,6 +170,44 @@ func (c *Core) Unwrap(ctx context.Context, text secret.String) (*route.Whole, er
 		return nil, err
 	}
 	return row.whole(), nil
+}
+
+// oldUnwrap is unwrapping as clients did it before sys/wrapping/unwrap: they
+// read cubbyhole/response by the wrapping token, whose one use that is, and
+// find the answer there as a text.
+func (x *exchange) oldUnwrap(ctx context.Context) (route.Result, error) {
+	if !x.lastUse {
+		return route.Result{}, errs.Gone
+	}
+	_, row, err := x.u.wrapped(ctx, x.req.Token)
+	if errors.Is(err, errNotWrapping) {
+		err = errs.Gone
+	}
+	if err != nil {
+		return route.Result{}, err
+	}
+	text, err := json.Marshal(struct {
+		RequestID string          `json:"request_id"`
+		LeaseID   string          `json:"lease_id"`
+		Renewable bool            `json:"renewable"`
+		LeaseTTL  int64           `json:"lease_duration"`
+		Data      json.RawMessage `json:"data"`
+		Wrap      *WrapInfo       `json:"wrap_info"`
+		Warnings  []string        `json:"warnings"`
+		Auth      json.RawMessage `json:"auth"`
+	}{x.req.ID, row.LeaseID, row.Renewable, int64(row.LeaseTTL / time.Second), orNull(row.Data), nil, nil, orNull(row.Auth)})
+	if err != nil {
+		return route.Result{}, err
+	}
+	data := wire.Append(nil, map[string]wire.Value{"response": wire.Quote(string(text))})
+	return route.Result{Data: unwrapped{wire.Value(data)}}, nil
+}
+
+func orNull(v json.RawMessage) json.RawMessage {
+	if v == nil {
+		return json.RawMessage("null")
+	}
+	return v
 }
 
 func (r *wrapRow) whole() *route.Whole {
