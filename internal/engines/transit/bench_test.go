@@ -49,7 +49,9 @@ func newSender(t testing.TB) *sender {
 	c := core.New(core.Config{Store: mem.New(), Engines: map[string]engine.Factory{
 		"secret/transit": transit.New, "secret/cubbyhole": cubbyhole.New, "secret/system": nothing, "auth/token": nothing,
 		"secret/identity": identity.Factory(identity.Config{
-			Mount: func(context.Context, string, string) (identity.Mount, bool, error) { return identity.Mount{}, false, nil },
+			Mount: func(context.Context, string, string) (identity.Mount, bool, error) {
+				return identity.Mount{}, false, nil
+			},
 		}),
 	}})
 	must := func(err error) {
