@@ -28,7 +28,7 @@ Run it:
   secrets, auth, audit                      what is mounted and logged where
   policy, token                             who may do what
   database doctor NAME                      which GRANT a database still needs
-  transit encrypt-file|decrypt-file         files of any size, by a key of Transit
+  transit encrypt-file|decrypt-file         files of any size, by a Transit key
 
 "leasehold COMMAND -h" shows an example and the flags. All of the commands:
 "leasehold help all".  Shell completion: "leasehold -autocomplete-install".
