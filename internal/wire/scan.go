@@ -197,16 +197,17 @@ func skipString(b []byte, i int) (int, error) {
 	return i, unexpected(b, i, "the end of a string")
 }
 
+const (
+	ones  = 0x0101010101010101
+	highs = 0x8080808080808080
+)
+
 // plain counts the bytes that b begins with and that stand for themselves in a
-// JSON text: printable ASCII but for the quote and the backslash. It looks at
-// eight at a time, since long texts are what large bodies are made of.
+// JSON text: printable ASCII but for the quote and the backslash.
 func plain(b []byte) int {
-	const (
-		ones  = 0x0101010101010101
-		highs = 0x8080808080808080
-	)
+	const short = 64
 	i := 0
-	for ; len(b)-i >= 8; i += 8 {
+	for ; i < short && len(b)-i >= 8; i += 8 {
 		w := binary.LittleEndian.Uint64(b[i:])
 		// A byte is marked by its highest bit: it has that already, or a
 		// subtraction has borrowed it. The lowest byte that is marked is
@@ -216,7 +217,49 @@ func plain(b []byte) int {
 			return i + bits.TrailingZeros64(marks)/8
 		}
 	}
+	if i == short {
+		return i + plainLong(b[i:])
+	}
 	for i < len(b) && b[i] >= ' ' && b[i] < utf8.RuneSelf && b[i] != '"' && b[i] != '\\' {
+		i++
+	}
+	return i
+}
+
+// plainLong is plain for what is likely to go on: large bodies are made of
+// long texts. It looks for the end by what the standard library looks for
+// bytes with, and no further ahead than a window, lest texts of many escapes
+// be looked through again and again.
+func plainLong(b []byte) int {
+	const window = 1 << 10
+	for i := 0; ; {
+		c := b[i:min(i+window, len(b))]
+		n := len(c)
+		if at := bytes.IndexByte(c, '"'); at >= 0 {
+			n = at
+		}
+		if at := bytes.IndexByte(c[:n], '\\'); at >= 0 {
+			n = at
+		}
+		n = printable(c[:n])
+		if i += n; n < window {
+			return i
+		}
+	}
+}
+
+// printable counts the bytes that b begins with and that are ASCII and no
+// control characters.
+func printable(b []byte) int {
+	i := 0
+	for ; len(b)-i >= 32; i += 32 {
+		w0, w1 := binary.LittleEndian.Uint64(b[i:]), binary.LittleEndian.Uint64(b[i+8:])
+		w2, w3 := binary.LittleEndian.Uint64(b[i+16:]), binary.LittleEndian.Uint64(b[i+24:])
+		if ((w0|w1|w2|w3)|(w0-' '*ones)|(w1-' '*ones)|(w2-' '*ones)|(w3-' '*ones))&highs != 0 {
+			break
+		}
+	}
+	for i < len(b) && b[i] >= ' ' && b[i] < utf8.RuneSelf {
 		i++
 	}
 	return i

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/leasehold/leasehold/internal/engines/transit/b64"
+	"github.com/leasehold/leasehold/internal/engines/transit/primitive"
 	"github.com/leasehold/leasehold/internal/errs"
 	"github.com/leasehold/leasehold/internal/route"
 	"github.com/leasehold/leasehold/internal/wire"
@@ -23,6 +24,9 @@ type room struct {
 	in, out []byte // of an item: what it holds, and what is made of it
 	texts   []byte // of an item's result
 	list    []byte // the results of a batch
+
+	nonces primitive.Nonces // of a batch
+	many   bool             // it is one
 }
 
 var rooms = sync.Pool{New: func() any { return new(room) }}
@@ -39,6 +43,7 @@ func (r *room) Release() {
 		clear((*b)[:cap(*b)])
 		*b, most = (*b)[:0], max(most, cap(*b))
 	}
+	r.nonces, r.many = primitive.Nonces{}, false
 	if most <= keepRoom {
 		rooms.Put(r)
 	}
@@ -102,6 +107,7 @@ func (e *Engine) each(ctx context.Context, req *route.Request, in *cryptIn, show
 		return out, err
 	}
 	list, n, failed := wire.NewItems[itemOut](r.list), 0, 0
+	r.many = true
 	var res itemOut
 	for it, err := range in.Batch.All() {
 		if err != nil {

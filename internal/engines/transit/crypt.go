@@ -254,14 +254,14 @@ func (e *Engine) encryptItem(ctx context.Context, k *readyKey, it *itemIn, r *ro
 
 // seal encrypts bytes for an item.
 func (e *Engine) seal(ctx context.Context, k *readyKey, it *itemIn, plain []byte, r *room) (out itemOut, err error) {
-	if r.out, out.KeyVersion, err = e.sealBytes(ctx, k, it, r.out[:0], plain); err != nil {
+	if r.out, out.KeyVersion, err = e.sealBytes(ctx, k, it, r, r.out[:0], plain); err != nil {
 		return itemOut{}, err
 	}
 	out.Ciphertext = r.text(out.KeyVersion, r.out)
 	return out, nil
 }
 
-func (e *Engine) sealBytes(ctx context.Context, k *readyKey, it *itemIn, dst, plain []byte) (b []byte, version int, err error) {
+func (e *Engine) sealBytes(ctx context.Context, k *readyKey, it *itemIn, r *room, dst, plain []byte) (b []byte, version int, err error) {
 	if !k.Spec.Type.Abilities().Encrypt {
 		return dst, 0, errs.New(errs.Invalid, "message encryption not supported for key type %s", k.Spec.Type)
 	}
@@ -271,6 +271,9 @@ func (e *Engine) sealBytes(ctx context.Context, k *readyKey, it *itemIn, dst, pl
 	c, o, err := e.cipher(ctx, k, version, it)
 	if err != nil {
 		return dst, 0, err
+	}
+	if r.many {
+		o.Nonces = &r.nonces
 	}
 	b, err = c.Encrypt(dst, plain, o)
 	return b, version, asCallers(err)

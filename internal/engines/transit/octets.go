@@ -52,7 +52,7 @@ func (e *Engine) encryptOctets(ctx context.Context, req *route.Request, in octet
 		return nil, err
 	}
 	r := newRoom()
-	if r.out, _, err = e.sealBytes(ctx, k, in.item(), appendHead(r.out[:0], version), body); err != nil {
+	if r.out, _, err = e.sealBytes(ctx, k, in.item(), r, appendHead(r.out[:0], version), body); err != nil {
 		r.Release()
 		return nil, err
 	}

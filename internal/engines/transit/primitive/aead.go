@@ -20,6 +20,28 @@ func Random(n int) []byte {
 	return b
 }
 
+// Nonces draws random bytes for many nonces at once, each of which is given
+// once. It is used by one goroutine.
+type Nonces struct {
+	drawn [384]byte
+	left  int
+}
+
+func (n *Nonces) read(b []byte) {
+	if n == nil || len(b) > len(n.drawn) {
+		rand.Read(b)
+		return
+	}
+	if n.left < len(b) {
+		rand.Read(n.drawn[:])
+		n.left = len(n.drawn)
+	}
+	from := n.drawn[n.left-len(b) : n.left]
+	copy(b, from)
+	clear(from)
+	n.left -= len(b)
+}
+
 // aead is a symmetric key that encrypts. Its ciphertexts begin with the nonce.
 type aead struct{ c cipher.AEAD }
 
@@ -53,7 +75,7 @@ func (a *aead) Encrypt(dst, plaintext []byte, o CipherOptions) ([]byte, error) {
 		}
 		copy(nonce, o.Nonce)
 	} else {
-		rand.Read(nonce)
+		o.Nonces.read(nonce)
 	}
 	return a.c.Seal(out, nonce, plaintext, o.AssociatedData), nil
 }

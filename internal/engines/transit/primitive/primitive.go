@@ -96,6 +96,9 @@ type CipherOptions struct {
 	Nonce []byte
 	// Padding is RSA's: "" and "oaep", or "pkcs1v15".
 	Padding string
+	// Nonces is where random nonces are drawn from, for who encrypts much; nil:
+	// each is drawn by itself.
+	Nonces *Nonces
 }
 
 // Signer is a key that signs and verifies, or, with the public half alone,
