@@ -75,6 +75,9 @@ func TestNamesOfNamespaces(t *testing.T) {
 	}
 }
 
+// poolsForget is set where what a request allocates is not the same each time.
+var poolsForget bool
+
 // TestRootCostsNothing compares a request of the root with and without other
 // namespaces: it allocates no more, and asks the store for no more.
 func TestRootCostsNothing(t *testing.T) {
@@ -99,6 +102,9 @@ func TestRootCostsNothing(t *testing.T) {
 	allocs, calls := cost()
 	for _, path := range []string{"team", "team/app", "other"} {
 		r.space(path)
+	}
+	if poolsForget {
+		allocs += 2
 	}
 	if a, c := cost(); a > allocs || c != calls {
 		t.Errorf("a request of the root makes %v allocations and %d calls of the store, %v and %d without other namespaces", a, c, allocs, calls)
