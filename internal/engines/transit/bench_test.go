@@ -179,29 +179,6 @@ func BenchmarkRequest(b *testing.B) {
 	}
 }
 
-// raced is whether the race detector runs.
-var raced bool
-
-// TestAllocations holds what requests allocate to their ceilings.
-func TestAllocations(t *testing.T) {
-	if raced {
-		t.Skip("the race detector changes what is allocated")
-	}
-	s := newSender(t)
-	for _, c := range benchCases(t, s) {
-		a := newAgain(s.h, s.request(c.path, c.kind, c.body), c.body)
-		got := testing.AllocsPerRun(100, a.do)
-		for range 9 { // what else the server does is counted too: the least is the request's own
-			got = min(got, testing.AllocsPerRun(100, a.do))
-		}
-		if got > c.ceiling {
-			t.Errorf("%s allocates %v times, its ceiling is %v", c.name, got, c.ceiling)
-		} else if a.w.status >= 300 {
-			t.Errorf("%s is answered with %d", c.name, a.w.status)
-		}
-	}
-}
-
 // bareServer does the cryptography alone, as anybody would write it with
 // net/http and encoding/json.
 type bareServer struct {
