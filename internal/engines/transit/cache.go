@@ -2,7 +2,6 @@ package transit
 
 import (
 	"context"
-	"errors"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -12,16 +11,14 @@ import (
 	"github.com/leasehold/leasehold/internal/storage"
 )
 
-// cache keeps keys ready for use. It is only believed while the store's Watch
-// runs: every change of a key's rows drops the key here before the Update that
-// made it returns.
+// cache keeps keys ready for use. Every change of a key's rows drops the key
+// here before the Update that made it returns: see engine.Watcher.
 type cache struct {
 	mu      sync.RWMutex
 	keys    map[string]*readyKey // by name
 	names   map[string]string    // by id
 	most    int                  // how many keys
 	changed storage.Revision     // of the newest change: what was read before is not kept
-	live    bool                 // the Watch runs
 }
 
 // mostKeys and mostVersions bound what is kept ready. A key that is not kept
@@ -47,47 +44,31 @@ type readyVersion struct {
 	material      primitive.Material // the same, for deriving
 }
 
-// watch keeps the cache true until ctx ends.
-func (e *Engine) watch(ctx context.Context) {
-	for ctx.Err() == nil {
-		var from storage.Revision
-		err := e.env.Store.View(ctx, func(v storage.View) error { from = v.Revision(); return nil })
-		if err == nil {
-			e.cache.drop(from)
-			err = e.env.Store.Watch(ctx, from, func(changes []storage.Change) error {
-				e.cache.hear(changes)
-				return nil
-			})
+// Changed implements engine.Watcher.
+func (e *Engine) Changed(key string, rev storage.Revision) {
+	c := &e.cache
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.changed = max(c.changed, rev)
+	switch {
+	case strings.HasPrefix(key, rowKey):
+		c.forgetLocked(key[len(rowKey):])
+	case strings.HasPrefix(key, rowVersion):
+		id, _, _ := strings.Cut(key[len(rowVersion):], "/")
+		if name, ok := c.names[id]; ok {
+			c.forgetLocked(name)
 		}
-		e.cache.stop()
-		if ctx.Err() == nil && !errors.Is(err, storage.ErrLost) {
-			// The core seals a server whose Watch has ended for good; until
-			// then keys are read at each use.
-			e.env.Log.Error("watching the keys has ended; they are read at each use", "error", err)
-			return
-		}
+	case key == rowCache:
+		c.most, c.keys, c.names = 0, nil, nil
 	}
 }
 
-func (c *cache) hear(changes []storage.Change) {
+// Lost implements engine.Watcher.
+func (e *Engine) Lost(rev storage.Revision) {
+	c := &e.cache
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.live = true
-	for _, ch := range changes {
-		c.changed = max(c.changed, ch.Rev)
-		switch {
-		case strings.HasPrefix(ch.Key, rowKey):
-			c.forgetLocked(ch.Key[len(rowKey):])
-		case strings.HasPrefix(ch.Key, rowVersion):
-			id, _, _ := strings.Cut(ch.Key[len(rowVersion):], "/")
-			if name, ok := c.names[id]; ok {
-				c.forgetLocked(name)
-			}
-		case ch.Key == rowCache:
-			c.most = 0
-			c.keys, c.names = nil, nil
-		}
-	}
+	c.keys, c.names, c.changed = nil, nil, max(c.changed, rev)
 }
 
 func (c *cache) forgetLocked(name string) {
@@ -97,18 +78,6 @@ func (c *cache) forgetLocked(name string) {
 	}
 }
 
-func (c *cache) drop(rev storage.Revision) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.keys, c.names, c.changed = nil, nil, max(c.changed, rev)
-}
-
-func (c *cache) stop() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.live, c.keys, c.names = false, nil, nil
-}
-
 func (c *cache) get(name string) *readyKey {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
@@ -116,11 +85,11 @@ func (c *cache) get(name string) *readyKey {
 }
 
 // keep keeps a key that was read at a revision, unless something has changed
-// since or the Watch does not run.
+// since.
 func (c *cache) keep(k *readyKey, at storage.Revision) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.live || at < c.changed {
+	if at < c.changed {
 		return
 	}
 	most := c.most

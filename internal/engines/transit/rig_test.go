@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -33,19 +34,48 @@ func open(t testing.TB, store storage.Backend) *mount { return openAhead(t, stor
 func openAhead(t testing.TB, store storage.Backend, ahead time.Duration) *mount {
 	t.Helper()
 	m := &mount{t: t, table: route.NewTable()}
+	slice := storage.Prefix(store, "m/root/transit/")
 	e, err := transit.New(t.Context(), engine.Env{
-		Store: storage.Prefix(store, "m/root/transit/"), Log: slog.New(slog.DiscardHandler),
+		Store: slice, Log: slog.New(slog.DiscardHandler),
 		Now: func() time.Time { return time.Now().Add(ahead) },
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	e.Routes(m.table)
+	watch(t, slice, e.(engine.Watcher))
 	if err := e.(engine.Starter).Start(context.WithoutCancel(t.Context())); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { e.(engine.Closer).Close() })
 	return m
+}
+
+// watch tells an engine of the changes in its slice, as core does.
+func watch(t testing.TB, slice storage.Backend, w engine.Watcher) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	var from storage.Revision
+	if err := slice.View(ctx, func(v storage.View) error { from = v.Revision(); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	running, ended := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	go func() {
+		defer close(ended)
+		err := slice.Watch(ctx, from, func(changes []storage.Change) error {
+			once.Do(func() { close(running) })
+			for _, c := range changes {
+				w.Changed(c.Key, c.Rev)
+			}
+			return nil
+		})
+		if ctx.Err() == nil && !errors.Is(err, storage.ErrClosed) {
+			t.Errorf("watching the store: %v", err)
+		}
+	}()
+	t.Cleanup(func() { cancel(); <-ended })
+	<-running
 }
 
 func newMount(t testing.TB) *mount { return open(t, mem.New()) }

@@ -4,9 +4,9 @@
 // The key idea: a key is a row of settings and one row per version, so that a
 // key with a hundred thousand versions costs no more than one with two. What
 // is in use is kept ready in memory (the settings, and each version's cipher
-// or signer as it is first needed) and dropped by the store's Watch when any
-// of its rows changes, here or elsewhere; a request then costs the
-// cryptography that it asked for and no read of the store.
+// or signer as it is first needed) and dropped when any of its rows changes,
+// here or elsewhere; a request then costs the cryptography that it asked for
+// and no read of the store.
 //
 // Ciphertexts, signatures and MACs are Vault's: "vault:v3:" and base64, where
 // 3 is the version of the key.
@@ -33,6 +33,7 @@ type Engine struct {
 var (
 	_ engine.Starter = (*Engine)(nil)
 	_ engine.Closer  = (*Engine)(nil)
+	_ engine.Watcher = (*Engine)(nil)
 )
 
 // New makes the engine of a mount.
@@ -93,10 +94,9 @@ func (e *Engine) Routes(t *route.Table) {
 	route.Write(t, "config/keys", e.writeKeysConfig, route.Doc("Change the settings of all keys."))
 }
 
-// Start watches the store for the cache, and rotates keys whose time comes.
+// Start rotates keys whose time comes.
 func (e *Engine) Start(ctx context.Context) error {
 	ctx, e.stop = context.WithCancel(ctx)
-	e.wg.Go(func() { e.watch(ctx) })
 	e.wg.Go(func() { e.keepTime(ctx) })
 	return nil
 }
