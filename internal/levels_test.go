@@ -31,9 +31,10 @@ var levels = map[string][]string{
 	"internal/core":    {"internal/engine", "internal/token", "internal/lease", "internal/audit", "internal/audit/outbox", "internal/policy", "internal/policy/password", "internal/barrier", "internal/seal", "internal/cluster", "internal/ratelimit"},
 
 	"internal/engines/*":        {"internal/engine"},
-	"internal/auth/*":           {"internal/engine", "internal/auth/tokenparams", "internal/auth/claims"},
-	"internal/auth/claims":      {"internal/wire"},  // signed tokens and what they claim
-	"internal/auth/tokenparams": {"internal/route"}, // the token_* parameters of every method
+	"internal/auth/*":           {"internal/engine", "internal/auth/tokenparams", "internal/auth/claims", "internal/auth/roles"},
+	"internal/auth/roles":       {"internal/engine", "internal/auth/tokenparams"}, // roles of methods that take others' tokens
+	"internal/auth/claims":      {"internal/wire"},                                // signed tokens and what they claim
+	"internal/auth/tokenparams": {"internal/route"},                               // the token_* parameters of every method
 	"internal/engine":           {"internal/route"},
 	"internal/route":            {"internal/wire", "internal/lease", "internal/lane", "internal/storage"},
 

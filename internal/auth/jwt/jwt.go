@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/leasehold/leasehold/internal/auth/roles"
 	"github.com/leasehold/leasehold/internal/engine"
 	"github.com/leasehold/leasehold/internal/route"
 )
@@ -12,6 +13,7 @@ import (
 // Engine is one mount of the method, of type "jwt" or "oidc".
 type Engine struct {
 	env    engine.Env
+	roles  roles.Store[roleRow, *roleRow]
 	issuer atomic.Pointer[issuer] // made of the configuration that was used last
 
 	ctx    context.Context // of requests to other servers; ends with Close
@@ -28,7 +30,7 @@ var (
 
 // New makes the engine of a mount.
 func New(ctx context.Context, env engine.Env) (engine.Engine, error) {
-	e := &Engine{env: env}
+	e := &Engine{env: env, roles: roles.Store[roleRow, *roleRow]{Slice: env.Store, Version: roleVersion}}
 	e.ctx, e.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	return e, nil
 }
@@ -48,10 +50,10 @@ func (e *Engine) Routes(t *route.Table) {
 	route.Read(t, "config", e.readConfig, route.Doc("Read where the keys come from."))
 	route.Write(t, "config", e.writeConfig, route.Doc("Say where the keys come from that tokens are signed with."))
 
-	route.List(t, "role", e.listRoles, route.Doc("List the roles."))
+	route.List(t, "role", e.roles.List, route.Doc("List the roles."))
 	route.Read(t, "role/{name}", e.readRole, route.Doc("Read a role."))
-	route.Write(t, "role/{name}", e.writeRole, route.Exists(e.roleExists), route.Doc("Write a role: what a token must claim, and what its holder gets."))
-	route.Delete(t, "role/{name}", e.deleteRole, route.Doc("Delete a role. Tokens that it granted live on and cannot be renewed."))
+	route.Write(t, "role/{name}", e.writeRole, route.Exists(e.roles.Exists), route.Doc("Write a role: what a token must claim, and what its holder gets."))
+	route.Delete(t, "role/{name}", e.roles.Delete, route.Doc("Delete a role. Tokens that it granted live on and cannot be renewed."))
 
 	route.Login(t, "login", e.login, route.RoleOf(e.loginRole), route.Doc("Log in with a JWT."))
 	route.Write(t, "oidc/auth_url", e.authURL, route.Unauth(), route.Doc("Begin a login by browser: the address to send it to."))

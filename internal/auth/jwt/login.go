@@ -3,7 +3,6 @@ package jwt
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"strings"
 
@@ -36,7 +35,7 @@ func (e *Engine) ready(ctx context.Context, asked string) (conf *configRow, role
 		if name, err = conf.roleName(asked); err != nil {
 			return err
 		}
-		if role, err = roleOf(v, name); err == nil && role == nil {
+		if role, err = e.roles.At(v, name); err == nil && role == nil {
 			err = errRole(name)
 		}
 		return err
@@ -108,15 +107,6 @@ func (e *Engine) check(conf *configRow, role *roleRow, set claims.Set) error {
 	return set.CheckTimes(e.env.Now(), role.leeway())
 }
 
-// internalRow is what is kept with a token of this method. Version 1.
-type internalRow struct {
-	V      int    `json:"v"`
-	Role   string `json:"role"`
-	RoleID string `json:"role_id"`
-}
-
-const internalVersion = 1
-
 // grant is what the holder of verified claims gets.
 func grant(conf *configRow, name string, role *roleRow, set claims.Set) (*route.Auth, error) {
 	find := set.Claim
@@ -154,7 +144,7 @@ func grant(conf *configRow, name string, role *roleRow, set claims.Set) (*route.
 	a.Role = name
 	a.DisplayName, a.Metadata, a.Groups = user, meta, groups
 	a.Alias = &route.Alias{Name: user, Metadata: maps.Clone(meta)}
-	a.Internal = wire.Marshal(&internalRow{V: internalVersion, Role: name, RoleID: role.ID})
+	a.Internal = role.Keep(name)
 	return a, nil
 }
 
@@ -185,20 +175,5 @@ func groupsOf(conf *configRow, role *roleRow, set claims.Set) ([]string, error) 
 // RenewLogin implements engine.Renewer: the role must still be there, and its
 // parameters count as they are now.
 func (e *Engine) RenewLogin(ctx context.Context, r engine.Renewal) (*route.Auth, error) {
-	var in internalRow
-	if err := wire.Unmarshal(r.Internal, &in); err != nil {
-		return nil, fmt.Errorf("reading what was kept with the token: %w", err)
-	}
-	role, err := e.role(ctx, in.Role)
-	if err != nil {
-		return nil, err
-	}
-	if role == nil || role.ID != in.RoleID {
-		return nil, errs.New(errs.Invalid, "role %q does not exist any more, so its tokens cannot be renewed", in.Role)
-	}
-	a := role.Token.Auth()
-	a.DisplayName, a.Metadata, a.Internal = r.DisplayName, r.Metadata, r.Internal
-	// What the role's policies are now holds for new logins, as in Vault.
-	a.Policies, a.NoDefaultPolicy = r.Policies, true
-	return a, nil
+	return e.roles.Renew(ctx, r)
 }

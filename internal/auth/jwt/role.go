@@ -5,10 +5,10 @@ import (
 	"crypto/rand"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/leasehold/leasehold/internal/auth/claims"
+	"github.com/leasehold/leasehold/internal/auth/roles"
 	"github.com/leasehold/leasehold/internal/auth/tokenparams"
 	"github.com/leasehold/leasehold/internal/errs"
 	"github.com/leasehold/leasehold/internal/route"
@@ -19,29 +19,26 @@ import (
 // roleRow is a role as it is stored under role/<name>. Version 1. Leeways are
 // whole seconds; negative is none, zero the default.
 type roleRow struct {
-	V           int                `json:"v"`
-	ID          string             `json:"id"` // drawn when it was made: a role that was deleted and made again is another one
-	Type        string             `json:"type"`
-	Audiences   []string           `json:"aud,omitempty"`
-	Subject     string             `json:"sub,omitempty"`
-	Claims      wire.Object        `json:"claims,omitempty"`
-	ClaimsType  string             `json:"ctype"`
-	Mappings    map[string]string  `json:"map,omitempty"`
-	User        string             `json:"user"`
-	UserPointer bool               `json:"userptr,omitempty"`
-	Groups      string             `json:"groups,omitempty"`
-	Expiration  int64              `json:"exp,omitempty"`
-	NotBefore   int64              `json:"nbf,omitempty"`
-	ClockSkew   int64              `json:"skew,omitempty"`
-	MaxAge      wire.TTL           `json:"maxage,omitempty"`
-	Redirects   []string           `json:"redirect,omitempty"`
-	Scopes      []string           `json:"scopes,omitempty"`
-	Verbose     bool               `json:"verbose,omitempty"`
-	Token       tokenparams.Params `json:"token"`
+	roles.Head
+	Type        string            `json:"type"`
+	Audiences   []string          `json:"aud,omitempty"`
+	Subject     string            `json:"sub,omitempty"`
+	Claims      wire.Object       `json:"claims,omitempty"`
+	ClaimsType  string            `json:"ctype"`
+	Mappings    map[string]string `json:"map,omitempty"`
+	User        string            `json:"user"`
+	UserPointer bool              `json:"userptr,omitempty"`
+	Groups      string            `json:"groups,omitempty"`
+	Expiration  int64             `json:"exp,omitempty"`
+	NotBefore   int64             `json:"nbf,omitempty"`
+	ClockSkew   int64             `json:"skew,omitempty"`
+	MaxAge      wire.TTL          `json:"maxage,omitempty"`
+	Redirects   []string          `json:"redirect,omitempty"`
+	Scopes      []string          `json:"scopes,omitempty"`
+	Verbose     bool              `json:"verbose,omitempty"`
 }
 
 const (
-	rolePrefix  = "role/"
 	roleVersion = 1
 
 	typeJWT  = "jwt"
@@ -52,10 +49,6 @@ const (
 
 	modeClient = "client" // the browser comes back to the client that sent it
 )
-
-type roleIn struct {
-	Name string `json:"name" doc:"Name of the role; upper case counts as lower."`
-}
 
 type writeRoleIn struct {
 	Name        string                `json:"name" doc:"Name of the role; upper case counts as lower."`
@@ -101,53 +94,8 @@ type roleOut struct {
 	tokenparams.Params
 }
 
-// roleOf reads a role: nil when there is none.
-func roleOf(r storage.Reader, name string) (*roleRow, error) {
-	b, err := r.Get(rolePrefix + name)
-	if err != nil || b == nil {
-		return nil, err
-	}
-	row := new(roleRow)
-	if err := wire.Unmarshal(b, row); err != nil {
-		return nil, err
-	}
-	if row.V > roleVersion {
-		return nil, errs.New(errs.Internal, "role %q has version %d, written by a newer server", name, row.V)
-	}
-	return row, nil
-}
-
-func (e *Engine) role(ctx context.Context, name string) (row *roleRow, err error) {
-	err = e.env.Store.View(ctx, func(v storage.View) (err error) {
-		row, err = roleOf(v, strings.ToLower(name))
-		return err
-	})
-	return row, err
-}
-
-func (e *Engine) roleExists(ctx context.Context, _ *route.Request, in roleIn) (bool, error) {
-	row, err := e.role(ctx, in.Name)
-	return row != nil, err
-}
-
-func (e *Engine) listRoles(ctx context.Context, _ *route.Request, _ route.None) (route.Keys, error) {
-	names, err := storage.Folder(ctx, e.env.Store, rolePrefix)
-	if err != nil {
-		return route.Keys{}, err
-	}
-	return route.ListOf(names)
-}
-
-func (e *Engine) deleteRole(ctx context.Context, _ *route.Request, in roleIn) (route.None, error) {
-	_, err := e.env.Store.Update(ctx, func(tx storage.Tx) error { return tx.Delete(rolePrefix + strings.ToLower(in.Name)) })
-	return route.None{}, err
-}
-
-func (e *Engine) readRole(ctx context.Context, _ *route.Request, in roleIn) (roleOut, error) {
-	row, err := e.role(ctx, in.Name)
-	if err == nil && row == nil {
-		err = errs.Gone
-	}
+func (e *Engine) readRole(ctx context.Context, _ *route.Request, in roles.NameIn) (roleOut, error) {
+	row, err := e.roles.Must(ctx, in.Name)
 	if err != nil {
 		return roleOut{}, err
 	}
@@ -163,12 +111,11 @@ func (e *Engine) writeRole(ctx context.Context, req *route.Request, in writeRole
 	var row *roleRow
 	id := rand.Text()
 	_, err := e.env.Store.Update(ctx, func(tx storage.Tx) (err error) {
-		name := strings.ToLower(in.Name)
-		if row, err = roleOf(tx, name); err != nil {
+		if row, err = e.roles.At(tx, in.Name); err != nil {
 			return err
 		}
 		if row == nil {
-			row = &roleRow{ID: id, Type: typeOIDC, ClaimsType: boundString}
+			row = &roleRow{Head: roles.Head{ID: id}, Type: typeOIDC, ClaimsType: boundString}
 		}
 		if err := in.apply(row); err != nil {
 			return err
@@ -176,7 +123,7 @@ func (e *Engine) writeRole(ctx context.Context, req *route.Request, in writeRole
 		if most := req.Mount.MaxTTL; row.Token.Period.Duration() > most {
 			return errs.New(errs.Invalid, "'token_period' of %q is greater than the backend's maximum lease TTL of %q", row.Token.Period, most)
 		}
-		return tx.Put(rolePrefix+name, wire.Marshal(row))
+		return tx.Put(roles.Key(in.Name), wire.Marshal(row))
 	})
 	if err != nil {
 		return route.None{}, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync/atomic"
 
+	"github.com/leasehold/leasehold/internal/auth/roles"
 	"github.com/leasehold/leasehold/internal/engine"
 	"github.com/leasehold/leasehold/internal/route"
 )
@@ -19,9 +20,10 @@ const podFolder = "/var/run/secrets/kubernetes.io/serviceaccount/"
 
 // Engine is one mount of the method.
 type Engine struct {
-	env engine.Env
-	cfg Config
-	api atomic.Pointer[apiServer] // of the configuration that was used last
+	env   engine.Env
+	roles roles.Store[roleRow, *roleRow]
+	cfg   Config
+	api   atomic.Pointer[apiServer] // of the configuration that was used last
 }
 
 var (
@@ -44,7 +46,7 @@ func Factory(cfg Config) engine.Factory {
 		cfg.Token = podFolder + "token"
 	}
 	return func(_ context.Context, env engine.Env) (engine.Engine, error) {
-		return &Engine{env: env, cfg: cfg}, nil
+		return &Engine{env: env, cfg: cfg, roles: roles.Store[roleRow, *roleRow]{Slice: env.Store, Version: roleVersion}}, nil
 	}
 }
 
@@ -61,10 +63,10 @@ func (e *Engine) Routes(t *route.Table) {
 	route.Read(t, "config", e.readConfig, route.Doc("Read which cluster is asked."))
 	route.Write(t, "config", e.writeConfig, route.Doc("Say which cluster's API server is asked about tokens."))
 
-	route.List(t, "role", e.listRoles, route.Doc("List the roles."))
+	route.List(t, "role", e.roles.List, route.Doc("List the roles."))
 	route.Read(t, "role/{name}", e.readRole, route.Doc("Read a role."))
-	route.Write(t, "role/{name}", e.writeRole, route.Exists(e.roleExists), route.Doc("Write a role: which service accounts may log in as it, and what they get."))
-	route.Delete(t, "role/{name}", e.deleteRole, route.Doc("Delete a role. Tokens that it granted live on and cannot be renewed."))
+	route.Write(t, "role/{name}", e.writeRole, route.Exists(e.roles.Exists), route.Doc("Write a role: which service accounts may log in as it, and what they get."))
+	route.Delete(t, "role/{name}", e.roles.Delete, route.Doc("Delete a role. Tokens that it granted live on and cannot be renewed."))
 
 	route.Login(t, "login", e.login, route.RoleOf(loginRole), route.Doc("Log in with the token of a service account."))
 }

@@ -3,7 +3,6 @@ package kubernetes
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 
 	"github.com/leasehold/leasehold/internal/auth/claims"
@@ -39,7 +38,7 @@ func (e *Engine) login(ctx context.Context, req *route.Request, in loginIn) (*ro
 	var conf *configRow
 	var role *roleRow
 	err := e.env.Store.View(ctx, func(v storage.View) (err error) {
-		if role, err = roleOf(v, name); err != nil {
+		if role, err = e.roles.At(v, name); err != nil {
 			return err
 		}
 		conf, err = configOf(v)
@@ -168,15 +167,6 @@ func accountOf(set claims.Set) (account, error) {
 	return a, nil
 }
 
-// internalRow is what is kept with a token of this method. Version 1.
-type internalRow struct {
-	V      int    `json:"v"`
-	Role   string `json:"role"`
-	RoleID string `json:"role_id"`
-}
-
-const internalVersion = 1
-
 // auth is what an account gets.
 func (a account) auth(roleName string, role *roleRow) *route.Auth {
 	meta := func() map[string]string {
@@ -194,27 +184,12 @@ func (a account) auth(roleName string, role *roleRow) *route.Auth {
 	}
 	auth.Metadata = meta()
 	auth.Metadata["role"] = roleName
-	auth.Internal = wire.Marshal(&internalRow{V: internalVersion, Role: roleName, RoleID: role.ID})
+	auth.Internal = role.Keep(roleName)
 	return auth
 }
 
 // RenewLogin implements engine.Renewer: the role must still be there, and its
 // parameters count as they are now.
 func (e *Engine) RenewLogin(ctx context.Context, r engine.Renewal) (*route.Auth, error) {
-	var in internalRow
-	if err := wire.Unmarshal(r.Internal, &in); err != nil {
-		return nil, fmt.Errorf("reading what was kept with the token: %w", err)
-	}
-	role, err := e.role(ctx, in.Role)
-	if err != nil {
-		return nil, err
-	}
-	if role == nil || role.ID != in.RoleID {
-		return nil, errs.New(errs.Invalid, "role %q does not exist any more, so its tokens cannot be renewed", in.Role)
-	}
-	a := role.Token.Auth()
-	a.DisplayName, a.Metadata, a.Internal = r.DisplayName, r.Metadata, r.Internal
-	// What the role's policies are now holds for new logins, as in Vault.
-	a.Policies, a.NoDefaultPolicy = r.Policies, true
-	return a, nil
+	return e.roles.Renew(ctx, r)
 }
