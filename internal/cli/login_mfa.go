@@ -37,6 +37,12 @@ func mfaOf(a *api.Auth) *mfaRequirement {
 	return r
 }
 
+// validation is what completes a login: passcodes by the ids of their methods.
+type validation struct {
+	Request string              `json:"mfa_request_id"`
+	Payload map[string][]string `json:"mfa_payload"`
+}
+
 // secondFactor completes a login that needs passcodes, by asking for them. On
 // nobody's terminal it says what is to be done, and gives the login back as it
 // is.
@@ -61,7 +67,7 @@ func (c *call) secondFactor(ctx context.Context, s *api.Secret) (*api.Secret, er
 		return nil, err
 	}
 	resp, err := cl.WithToken("").Do(ctx, &api.Request{
-		Method: http.MethodPut, Path: "sys/mfa/validate", Body: map[string]any{"mfa_request_id": r.ID, "mfa_payload": payload},
+		Method: http.MethodPut, Path: "sys/mfa/validate", Body: validation{r.ID, payload},
 	})
 	if err != nil {
 		return nil, step(err, "validating the second factor")

@@ -105,8 +105,11 @@ func (p *people) login(path, body string) (g granted) {
 
 func (g granted) secret() secret.String { return secret.New(g.Token) }
 
+// object is the body of a write.
+type object map[string]any
+
 // write is a write as root: the id of what it made, if any.
-func (p *people) write(path string, body map[string]any) string {
+func (p *people) write(path string, body object) string {
 	p.t.Helper()
 	b, err := json.Marshal(body)
 	if err != nil {
@@ -151,15 +154,15 @@ func TestPoliciesThroughIdentity(t *testing.T) {
 		t.Fatalf("the login is answered as %+v", ann)
 	}
 	p.may(ann, "kv/own", false)
-	p.write("identity/entity/id/"+ann.Entity, map[string]any{"policies": "Own"})
+	p.write("identity/entity/id/"+ann.Entity, object{"policies": "Own"})
 	p.may(ann, "kv/own", true)
-	group := p.write("identity/group", map[string]any{"name": "g", "policies": "group"})
+	group := p.write("identity/group", object{"name": "g", "policies": "group"})
 	p.may(ann, "kv/group", false)
-	p.write("identity/group/id/"+group, map[string]any{"member_entity_ids": ann.Entity})
+	p.write("identity/group/id/"+group, object{"member_entity_ids": ann.Entity})
 	p.may(ann, "kv/group", true)
-	above := p.write("identity/group", map[string]any{"name": "a", "member_group_ids": group})
+	above := p.write("identity/group", object{"name": "a", "member_group_ids": group})
 	p.may(ann, "kv/above", false)
-	p.write("identity/group/id/"+above, map[string]any{"policies": "above"})
+	p.write("identity/group/id/"+above, object{"policies": "above"})
 	p.may(ann, "kv/above", true)
 	again := p.login("auth/hall/login/ann", `{}`)
 	if !slices.Equal(again.Identity, []string{"above", "group", "own"}) || !slices.Equal(again.Own, []string{"app", "default"}) ||
@@ -169,15 +172,15 @@ func TestPoliciesThroughIdentity(t *testing.T) {
 	p.policy("above", `path "kv/elsewhere" { capabilities = ["read"] }`)
 	p.may(ann, "kv/above", false)
 	p.may(ann, "kv/elsewhere", true)
-	p.write("identity/group/id/"+above, map[string]any{"member_group_ids": []string{}})
+	p.write("identity/group/id/"+above, object{"member_group_ids": []string{}})
 	p.may(ann, "kv/elsewhere", false)
 	p.ok(wire.OpDelete, "identity/group/id/"+group, p.root, "")
 	p.may(ann, "kv/group", false)
-	p.write("identity/entity/id/"+ann.Entity, map[string]any{"policies": []string{}})
+	p.write("identity/entity/id/"+ann.Entity, object{"policies": []string{}})
 	p.may(ann, "kv/own", false)
 
 	// What the entity has is not the token's to give away.
-	p.write("identity/entity/id/"+ann.Entity, map[string]any{"policies": "own"})
+	p.write("identity/entity/id/"+ann.Entity, object{"policies": "own"})
 	child, err := p.c.CreateToken(t.Context(), &token.Entry{EntityID: ann.Entity, Policies: []string{"default"}, Expires: time.Now().Add(time.Hour)}, secret.String{})
 	if err != nil {
 		t.Fatal(err)
@@ -210,9 +213,9 @@ path "kv/of/{{identity.groups.names.devs.id}}" { capabilities = ["read"] }`))
 		p.may(ann, path, want)
 	}
 	p.may(bob, "kv/home/bob", true)
-	devs := p.write("identity/group", map[string]any{"name": "devs", "metadata": map[string]string{"room": "7"}, "member_entity_ids": ann.Entity})
-	p.write("identity/entity/id/"+ann.Entity, map[string]any{"name": "Ann", "metadata": map[string]string{"team": "core"}})
-	p.write("identity/entity-alias", map[string]any{"name": "ann", "mount_accessor": at, "custom_metadata": map[string]string{"n": "x"}})
+	devs := p.write("identity/group", object{"name": "devs", "metadata": map[string]string{"room": "7"}, "member_entity_ids": ann.Entity})
+	p.write("identity/entity/id/"+ann.Entity, object{"name": "Ann", "metadata": map[string]string{"team": "core"}})
+	p.write("identity/entity-alias", object{"name": "ann", "mount_accessor": at, "custom_metadata": map[string]string{"n": "x"}})
 	p.login("auth/hall/login/ann", `{"team":"blue"}`)
 	for path, want := range map[string]bool{
 		"kv/team/core": true, "kv/named/Ann": true, "kv/group/7": true, "kv/of/" + devs: true, "kv/note/x": true,
@@ -235,20 +238,20 @@ func TestEntityRefusesItsTokens(t *testing.T) {
 	bob := p.login("auth/hall/login/bob", `{}`)
 	p.may(ann, "kv/x", true)
 	p.may(batch, "kv/x", true)
-	p.write("identity/entity/id/"+ann.Entity, map[string]any{"disabled": true})
+	p.write("identity/entity/id/"+ann.Entity, object{"disabled": true})
 	p.may(ann, "kv/x", false)
 	p.may(batch, "kv/x", false)
 	p.may(bob, "kv/x", true)
 	if resp := p.do(wire.OpUpdate, "auth/hall/login/ann", secret.String{}, `{}`); !errs.Is(resp.Err, errs.Denied) {
 		t.Errorf("a disabled entity's login = %v, want it denied", resp.Err)
 	}
-	p.write("identity/entity/id/"+ann.Entity, map[string]any{"disabled": false})
+	p.write("identity/entity/id/"+ann.Entity, object{"disabled": false})
 	p.may(ann, "kv/x", true)
 
 	other := p.login("auth/other/login/ann", `{}`)
-	p.write("identity/entity/merge", map[string]any{"from_entity_ids": ann.Entity, "to_entity_id": other.Entity})
+	p.write("identity/entity/merge", object{"from_entity_ids": ann.Entity, "to_entity_id": other.Entity})
 	p.policy("merged", `path "sys/merged" { capabilities = ["read"] }`)
-	p.write("identity/entity/id/"+other.Entity, map[string]any{"policies": "merged"})
+	p.write("identity/entity/id/"+other.Entity, object{"policies": "merged"})
 	p.may(ann, "sys/merged", true)
 	if again := p.login("auth/hall/login/ann", `{}`); again.Entity != other.Entity {
 		t.Errorf("after merging the login is %s's, want %s's", again.Entity, other.Entity)
@@ -285,8 +288,8 @@ func TestEntityInANamespaceBelow(t *testing.T) {
 	below := p.space("below")
 	p.mountIn(below, "kv/", "kv")
 	ann := p.login("auth/hall/login/ann", `{}`)
-	p.write("identity/entity/id/"+ann.Entity, map[string]any{"policies": "same"})
-	p.write("identity/group", map[string]any{"name": "same", "member_entity_ids": ann.Entity})
+	p.write("identity/entity/id/"+ann.Entity, object{"policies": "same"})
+	p.write("identity/group", object{"name": "same", "member_entity_ids": ann.Entity})
 	for name, text := range map[string]string{
 		"same": `path "kv/x" { capabilities = ["read"] }`, "tmpl": `path "kv/{{identity.groups.names.same.name}}" { capabilities = ["read"] }
 			path "kv/y" { capabilities = ["read"] }`,
@@ -314,7 +317,7 @@ func TestEntityInANamespaceBelow(t *testing.T) {
 	if has, err := p.c.IdentityPolicies(t.Context(), made.Entry); err != nil || len(has) > 0 {
 		t.Errorf("it has the identity policies %v, %v", has, err)
 	}
-	p.write("identity/entity/id/"+ann.Entity, map[string]any{"disabled": true})
+	p.write("identity/entity/id/"+ann.Entity, object{"disabled": true})
 	may("kv/y", false)
 }
 
@@ -354,7 +357,7 @@ func TestIdentityInTheAuditLog(t *testing.T) {
 	}
 	p.policy("own", `path "kv/own" { capabilities = ["read"] }`)
 	ann := p.login("auth/hall/login/ann", `{}`)
-	p.write("identity/entity/id/"+ann.Entity, map[string]any{"policies": "own"})
+	p.write("identity/entity/id/"+ann.Entity, object{"policies": "own"})
 	p.may(ann, "kv/own", true)
 	again := p.login("auth/hall/login/ann", `{}`)
 	lines := strings.Split(strings.TrimSpace(readFile(t, path)), "\n")

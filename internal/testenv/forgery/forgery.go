@@ -79,13 +79,16 @@ func (is Issuer) der() []byte {
 	return der
 }
 
+// Claims are what a token says, of any shape: also of one that it must not have.
+type Claims map[string]any
+
 // Token is a good token with these claims.
-func (is Issuer) Token(claims map[string]any) string {
+func (is Issuer) Token(claims Claims) string {
 	return is.sign(is.header(nil), encode(claims))
 }
 
-func (is Issuer) header(more map[string]any) string {
-	h := map[string]any{"alg": is.Alg(), "typ": "JWT"}
+func (is Issuer) header(more Claims) string {
+	h := Claims{"alg": is.Alg(), "typ": "JWT"}
 	if is.KeyID != "" {
 		h["kid"] = is.KeyID
 	}
@@ -154,12 +157,12 @@ type Case struct {
 
 // Cases are all bad tokens that can be made around good claims, which must be
 // valid at now, have an audience, and be refused when one of them is wrong.
-func (is Issuer) Cases(claims map[string]any, now time.Time) []Case {
+func (is Issuer) Cases(claims Claims, now time.Time) []Case {
 	return append(is.signatures(claims), is.claims(claims, now)...)
 }
 
 // signatures are the tokens whose signature, header or form is wrong.
-func (is Issuer) signatures(claims map[string]any) []Case {
+func (is Issuer) signatures(claims Claims) []Case {
 	payload, good := encode(claims), is.Token(claims)
 	head, rest, _ := strings.Cut(good, ".")
 	body, sig, _ := strings.Cut(rest, ".")
@@ -191,11 +194,11 @@ func (is Issuer) signatures(claims map[string]any) []Case {
 		{Name: "HMAC with the public key as DER", Token: mac(hs, is.der())},
 		{Name: "HMAC with nothing", Token: mac(hs, nil)},
 		{Name: "another key of the kind", Token: other.sign(is.header(nil), payload)},
-		{Name: "an embedded key (jwk)", Token: other.sign(is.header(map[string]any{"jwk": other.jwk()}), payload)},
-		{Name: "an embedded certificate (x5c)", Token: other.sign(is.header(map[string]any{"x5c": []string{other.certificate()}}), payload)},
-		{Name: "an address of keys (jku)", Token: other.sign(is.header(map[string]any{"jku": "http://127.0.0.1:1/keys"}), payload)},
-		{Name: "an address of certificates (x5u)", Token: other.sign(is.header(map[string]any{"x5u": "http://127.0.0.1:1/cert"}), payload)},
-		{Name: "a critical extension", Token: is.sign(is.header(map[string]any{"crit": []string{"exp2"}, "exp2": 1}), payload)},
+		{Name: "an embedded key (jwk)", Token: other.sign(is.header(Claims{"jwk": other.jwk()}), payload)},
+		{Name: "an embedded certificate (x5c)", Token: other.sign(is.header(Claims{"x5c": []string{other.certificate()}}), payload)},
+		{Name: "an address of keys (jku)", Token: other.sign(is.header(Claims{"jku": "http://127.0.0.1:1/keys"}), payload)},
+		{Name: "an address of certificates (x5u)", Token: other.sign(is.header(Claims{"x5u": "http://127.0.0.1:1/cert"}), payload)},
+		{Name: "a critical extension", Token: is.sign(is.header(Claims{"crit": []string{"exp2"}, "exp2": 1}), payload)},
 		{Name: "other claims under the signature", Token: head + "." + b64(encode(richer)) + "." + sig},
 		{Name: "another header over the signature", Token: b64(`{"alg":"`+is.Alg()+`","a":1}`) + "." + body + "." + sig},
 		{Name: "no signature", Token: signed + "."},
@@ -231,8 +234,8 @@ func (is Issuer) signatures(claims map[string]any) []Case {
 }
 
 // claims are the tokens whose claims are wrong, with good signatures.
-func (is Issuer) claims(good map[string]any, now time.Time) []Case {
-	with := func(name string, change map[string]any) Case {
+func (is Issuer) claims(good Claims, now time.Time) []Case {
+	with := func(name string, change Claims) Case {
 		c := maps.Clone(good)
 		maps.Copy(c, change)
 		return Case{Name: name, Token: is.Token(c), Signed: true}
@@ -243,27 +246,27 @@ func (is Issuer) claims(good map[string]any, now time.Time) []Case {
 	at := func(d time.Duration) int64 { return now.Add(d).Unix() }
 	text := strings.TrimSuffix(encode(good), "}")
 	return []Case{
-		with("expired", map[string]any{"iat": at(-2 * time.Hour), "nbf": at(-2 * time.Hour), "exp": at(-time.Hour)}),
-		with("expired a moment beyond the leeway", map[string]any{"iat": at(-time.Hour), "nbf": at(-time.Hour), "exp": at(-62 * time.Second)}),
-		with("expired in 1970", map[string]any{"exp": 0}),
-		with("expired before 1970", map[string]any{"exp": -5}),
-		with("not yet valid", map[string]any{"nbf": at(time.Hour), "exp": at(2 * time.Hour)}),
-		with("issued in the future", map[string]any{"iat": at(time.Hour), "nbf": at(-time.Hour), "exp": at(2 * time.Hour)}),
-		with("an expiry that is text", map[string]any{"exp": fmt.Sprint(at(time.Hour))}),
-		with("an expiry that is a list", map[string]any{"exp": []int64{at(time.Hour)}}),
+		with("expired", Claims{"iat": at(-2 * time.Hour), "nbf": at(-2 * time.Hour), "exp": at(-time.Hour)}),
+		with("expired a moment beyond the leeway", Claims{"iat": at(-time.Hour), "nbf": at(-time.Hour), "exp": at(-62 * time.Second)}),
+		with("expired in 1970", Claims{"exp": 0}),
+		with("expired before 1970", Claims{"exp": -5}),
+		with("not yet valid", Claims{"nbf": at(time.Hour), "exp": at(2 * time.Hour)}),
+		with("issued in the future", Claims{"iat": at(time.Hour), "nbf": at(-time.Hour), "exp": at(2 * time.Hour)}),
+		with("an expiry that is text", Claims{"exp": fmt.Sprint(at(time.Hour))}),
+		with("an expiry that is a list", Claims{"exp": []int64{at(time.Hour)}}),
 		raw("an expiry beyond all numbers", text+`,"exp":1e999}`),
 		raw("a beginning beyond all times", text+`,"nbf":-1e300}`),
-		with("wrong audience", map[string]any{"aud": "somebody-else"}),
-		with("wrong audiences", map[string]any{"aud": []string{"somebody-else", "others"}}),
-		with("an audience that is an object", map[string]any{"aud": map[string]any{"a": 1}}),
-		with("an audience that is a number", map[string]any{"aud": 5}),
+		with("wrong audience", Claims{"aud": "somebody-else"}),
+		with("wrong audiences", Claims{"aud": []string{"somebody-else", "others"}}),
+		with("an audience that is an object", Claims{"aud": Claims{"a": 1}}),
+		with("an audience that is a number", Claims{"aud": 5}),
 		raw("a claim twice", text+`,"sub":"root"}`),
 		raw("claims that are no object", `["sub"]`),
 		raw("claims that are no JSON", `sub=root`),
 		raw("no claims", ``),
 		raw("two objects", encode(good)+encode(good)),
 		raw("claims that nest too deep", text+`,"x":`+strings.Repeat("[", 4096)+strings.Repeat("]", 4096)+`}`),
-		with("longer than anybody needs", map[string]any{"x": strings.Repeat("x", 70<<10)}),
+		with("longer than anybody needs", Claims{"x": strings.Repeat("x", 70<<10)}),
 	}
 }
 
@@ -289,20 +292,30 @@ func flip(sig string) string {
 	return b64(string(b))
 }
 
+// jwk is a public key as a header may embed it (RFC 7517).
+type jwk struct {
+	Type  string `json:"kty"`
+	Curve string `json:"crv,omitempty"`
+	X     string `json:"x,omitempty"`
+	Y     string `json:"y,omitempty"`
+	N     string `json:"n,omitempty"`
+	E     string `json:"e,omitempty"`
+}
+
 // jwk is the public key as a header may embed it.
-func (is Issuer) jwk() map[string]any {
+func (is Issuer) jwk() jwk {
 	num := func(n *big.Int, size int) string { return b64(string(n.FillBytes(make([]byte, size)))) }
 	switch k := is.Key.Public().(type) {
 	case *rsa.PublicKey:
-		return map[string]any{"kty": "RSA", "n": num(k.N, (k.N.BitLen()+7)/8), "e": "AQAB"}
+		return jwk{Type: "RSA", N: num(k.N, (k.N.BitLen()+7)/8), E: "AQAB"}
 	case *ecdsa.PublicKey:
 		p := k.Curve.Params()
 		size := (p.BitSize + 7) / 8
 		raw, err := k.Bytes()
 		must(err)
-		return map[string]any{"kty": "EC", "crv": p.Name, "x": b64(string(raw[1 : 1+size])), "y": b64(string(raw[1+size:]))}
+		return jwk{Type: "EC", Curve: p.Name, X: b64(string(raw[1 : 1+size])), Y: b64(string(raw[1+size:]))}
 	case ed25519.PublicKey:
-		return map[string]any{"kty": "OKP", "crv": "Ed25519", "x": b64(string(k))}
+		return jwk{Type: "OKP", Curve: "Ed25519", X: b64(string(k))}
 	}
 	panic("forgery: unknown key")
 }
