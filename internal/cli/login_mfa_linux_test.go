@@ -53,7 +53,7 @@ func TestPasscodeIsAskedFor(t *testing.T) {
 		state, err = unix.IoctlGetTermios(int(tty.Fd()), unix.TCGETS)
 	}
 	_, _ = io.WriteString(keyboard, "123456\n")
-	if code := <-done; code != 0 || validated != `{"mfa_payload":{"m1":["123456"]},"mfa_request_id":"r1"}` || !strings.Contains(out.String(), "hvs.x") {
+	if code := <-done; code != 0 || validated != `{"mfa_request_id":"r1","mfa_payload":{"m1":["123456"]}}` || !strings.Contains(out.String(), "hvs.x") {
 		t.Errorf("exit %d, validated with %q, printed %q", code, validated, &out)
 	}
 }
