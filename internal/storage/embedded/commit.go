@@ -150,7 +150,7 @@ func (s *Store) commitLoop() {
 // wait costs them. Few writers are not waited for.
 const (
 	gatherFrom = 4
-	gatherMost = 400 * time.Microsecond
+	gatherMost = 800 * time.Microsecond
 )
 
 // gather waits for those who were just answered to come back and join those
