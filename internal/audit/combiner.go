@@ -3,6 +3,7 @@ package audit
 import (
 	"bytes"
 	"iter"
+	"runtime"
 	"sync"
 )
 
@@ -33,7 +34,7 @@ type batch struct {
 	ends  []int
 	taken int
 	err   error
-	done  chan struct{} // closed when taken and err are final
+	done  chan struct{} // closed when taken and err are final; nil while only its first caller waits for that
 	users int           // callers that have yet to read their result; guarded by Combiner.mu
 }
 
@@ -50,12 +51,16 @@ func (c *Combiner) Write(lines []byte) error {
 	b.ends = append(b.ends, len(b.lines))
 	b.users++
 	end := len(b.lines)
+	if !leads && b.done == nil {
+		b.done = make(chan struct{})
+	}
+	done := b.done
 	c.mu.Unlock()
 
 	if leads {
 		c.lead(b)
 	} else {
-		<-b.done
+		<-done
 	}
 
 	var err error
@@ -66,15 +71,21 @@ func (c *Combiner) Write(lines []byte) error {
 	return err
 }
 
-// lead writes b for all who are in it by the time the device is free.
+// lead writes b for all who are in it by the time the device is free. Those who
+// are ready to run come first: where a shared sync has just answered many at
+// once, they are about to write, too.
 func (c *Combiner) lead(b *batch) {
+	runtime.Gosched()
 	c.flushing.Lock()
 	c.mu.Lock()
 	c.open = nil
+	done := b.done
 	c.mu.Unlock()
 	b.taken, b.err = c.Flush(b.lines, b.ends)
 	c.flushing.Unlock()
-	close(b.done)
+	if done != nil {
+		close(done)
+	}
 }
 
 // Exclusive runs fn while nothing is being written.
@@ -90,8 +101,7 @@ func (c *Combiner) freshLocked() *batch {
 		b, c.idle = c.idle[n-1], c.idle[:n-1]
 	}
 	b.lines, b.ends = b.lines[:0], b.ends[:0]
-	b.taken, b.err = 0, nil
-	b.done = make(chan struct{})
+	b.taken, b.err, b.done = 0, nil, nil
 	return b
 }
 

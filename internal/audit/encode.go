@@ -44,10 +44,14 @@ const shortest = 4
 // with the request hashed as they are in the request's data. A password that
 // was sent in the wrong field is often repeated by what refuses it.
 func (e *encoder) sentence(en *Entry) string {
-	s := en.Error
-	if s == "" || en.Request.Data == nil || e.f.Raw {
-		return s
+	if en.Error == "" || en.Request.Data == nil || e.f.Raw {
+		return en.Error
 	}
+	return e.withoutValues(en)
+}
+
+func (e *encoder) withoutValues(en *Entry) string {
+	s := en.Error
 	e.nonHMAC = en.Request.NonHMACKeys
 	en.Request.Data(nil, func(field string, isSecret bool, v string) string {
 		if len(v) < shortest {
@@ -108,7 +112,7 @@ func (e *encoder) auth(a *Auth) {
 		e.name("metadata")
 		e.begin()
 		for _, k := range slices.Sorted(maps.Keys(a.Metadata)) {
-			e.name(k)
+			e.anyName(k)
 			e.buf = appendString(e.buf, a.Metadata[k])
 		}
 		e.end()
@@ -229,7 +233,7 @@ func (e *encoder) namespace(n Namespace) {
 func (e *encoder) headers(hs []Header) {
 	e.begin()
 	for _, h := range hs {
-		e.name(h.Name)
+		e.anyName(h.Name)
 		e.buf = append(e.buf, '[')
 		for _, v := range h.Values {
 			e.comma()
@@ -299,7 +303,15 @@ func (e *encoder) comma() {
 func (e *encoder) begin() { e.buf = append(e.buf, '{') }
 func (e *encoder) end()   { e.buf = append(e.buf, '}') }
 
+// name begins a member with a name of our own, in which nothing is to escape.
 func (e *encoder) name(n string) {
+	e.comma()
+	e.buf = append(e.buf, '"')
+	e.buf = append(e.buf, n...)
+	e.buf = append(e.buf, '"', ':')
+}
+
+func (e *encoder) anyName(n string) {
 	e.comma()
 	e.buf = appendString(e.buf, n)
 	e.buf = append(e.buf, ':')
