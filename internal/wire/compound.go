@@ -29,6 +29,19 @@ func (p *plan) decodeInto(q unsafe.Pointer, v Value) error {
 	return p.json(q, v)
 }
 
+// decodeNext decodes the element that it stands before, and goes behind it. An
+// object is walked through once, and not looked for the end of before.
+func (p *plan) decodeNext(q unsafe.Pointer, it *elements) (err error) {
+	if p.typ.Kind() == reflect.Struct && len(p.fields) > 0 && it.i < len(it.b) && it.b[it.i] == '{' {
+		it.i, err = p.object(q, it.b, it.i)
+		return err
+	}
+	end := jump(it.b, it.i)
+	v := Value(it.b[it.i:end])
+	it.i = end
+	return p.decodeInto(q, v)
+}
+
 func (c compiler) planOpt(p *plan) {
 	value, ok := p.typ.FieldByName("Value")
 	set, ok2 := p.typ.FieldByName("Set")
@@ -224,7 +237,7 @@ func planData(p *plan) {
 func (c compiler) planStruct(p *plan) {
 	p.schema = "object"
 	c.addFields(p, p.typ, 0)
-	if len(p.fields) > 8 {
+	if len(p.fields) > fewFields {
 		p.byName = make(map[string]int, len(p.fields))
 		for i, f := range p.fields {
 			p.byName[f.name] = i
@@ -234,19 +247,28 @@ func (c compiler) planStruct(p *plan) {
 		if v.Kind() != Obj {
 			return wrong("an object", v)
 		}
-		it := members{b: v, i: 1, valid: true}
-		for it.next() {
-			if f := p.find(it.key); f != nil {
-				if err := f.plan.decodeInto(unsafe.Add(q, f.offset), it.val); err != nil {
-					return fmt.Errorf("%s: %w", f.name, err)
-				}
-			}
-		}
-		return it.err
+		_, err := p.object(q, v, 0)
+		return err
 	}
 	p.null = func(q unsafe.Pointer) { reflect.NewAt(p.typ, q).Elem().SetZero() }
 	p.app = p.appendStruct
 	p.empty = func(unsafe.Pointer) bool { return false }
+}
+
+// fewFields are looked through faster than a map.
+const fewFields = 16
+
+// object decodes the object that begins at b[i] and gives the index behind it.
+func (p *plan) object(q unsafe.Pointer, b []byte, i int) (end int, err error) {
+	it := members{b: b, i: i + 1, valid: true}
+	for it.next() {
+		if f := p.find(it.key); f != nil {
+			if err := f.plan.decodeInto(unsafe.Add(q, f.offset), it.val); err != nil {
+				return it.i, fmt.Errorf("%s: %w", f.name, err)
+			}
+		}
+	}
+	return it.i, it.err
 }
 
 func (c compiler) addFields(p *plan, t reflect.Type, base uintptr) {
@@ -286,21 +308,19 @@ func (c compiler) addFields(p *plan, t reflect.Type, base uintptr) {
 
 // find gives the field of a name as it stands in the JSON, or nil.
 func (p *plan) find(written []byte) *field {
-	for _, c := range written {
-		if c == '\\' {
-			return p.findName(unquote(written))
-		}
-	}
 	if p.byName != nil {
 		if i, ok := p.byName[string(written)]; ok && p.fields[i].head != nil {
 			return &p.fields[i]
 		}
-		return nil
-	}
-	for i := range p.fields {
-		if p.fields[i].name == string(written) && p.fields[i].head != nil {
-			return &p.fields[i]
+	} else {
+		for i := range p.fields {
+			if f := &p.fields[i]; f.name == string(written) && f.head != nil {
+				return f
+			}
 		}
+	}
+	if bytes.IndexByte(written, '\\') >= 0 {
+		return p.findName(unquote(written))
 	}
 	return nil
 }

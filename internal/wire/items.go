@@ -30,13 +30,13 @@ func (l Items[T]) All() iter.Seq2[*T, error] {
 			return
 		}
 		p, into, n := planOf(reflect.TypeFor[T]()), new(T), 0
-		for it := (elements{b: l.text, i: 1, valid: true}); it.next(); n++ {
+		for it := (elements{b: l.text, i: 1, valid: true}); it.begin(); n++ {
 			if n == mostEntries {
 				yield(nil, errs.New(errs.Invalid, "a list has more than %d entries; send them in several requests", mostEntries))
 				return
 			}
 			*into = *new(T)
-			if err := p.decodeInto(unsafe.Pointer(into), it.val); err != nil {
+			if err := p.decodeNext(unsafe.Pointer(into), &it); err != nil {
 				yield(nil, asInvalid(fmt.Errorf("entry %d of a list: %w", n, err)))
 				return
 			}

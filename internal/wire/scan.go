@@ -205,7 +205,7 @@ const (
 // plain counts the bytes that b begins with and that stand for themselves in a
 // JSON text: printable ASCII but for the quote and the backslash.
 func plain(b []byte) int {
-	const short = 64
+	const short = 128
 	i := 0
 	for ; i < short && len(b)-i >= 8; i += 8 {
 		w := binary.LittleEndian.Uint64(b[i:])
@@ -443,7 +443,8 @@ type elements struct {
 	err   error
 }
 
-func (e *elements) next() bool {
+// begin goes to where the next element begins.
+func (e *elements) begin() bool {
 	i := skipSpace(e.b, e.i)
 	switch {
 	case i < len(e.b) && e.b[i] == ']':
@@ -457,7 +458,15 @@ func (e *elements) next() bool {
 		e.i, e.err = i, unexpected(e.b, i, "a comma or the end of the array")
 		return false
 	}
-	var end int
+	e.i = i
+	return true
+}
+
+func (e *elements) next() bool {
+	if !e.begin() {
+		return false
+	}
+	i, end := e.i, 0
 	if e.valid {
 		end = jump(e.b, i)
 	} else {

@@ -25,8 +25,21 @@ type room struct {
 	texts   []byte // of an item's result
 	list    []byte // the results of a batch
 
-	nonces primitive.Nonces // of a batch
-	many   bool             // it is one
+	nonces       primitive.Nonces // of a batch
+	many         bool             // it is one
+	seals, opens settled
+}
+
+// settled is the key by which the item before was encrypted or decrypted, if
+// that depended on nothing but the version asked for.
+type settled struct {
+	by             primitive.Cipher
+	asked, version int
+}
+
+// plain is whether the item itself has no say in how its key is used.
+func (it *itemIn) plain() bool {
+	return len(it.Context) == 0 && len(it.Nonce) == 0 && len(it.AssociatedData) == 0 && it.Padding == ""
 }
 
 var rooms = sync.Pool{New: func() any { return new(room) }}
@@ -44,6 +57,7 @@ func (r *room) Release() {
 		*b, most = (*b)[:0], max(most, cap(*b))
 	}
 	r.nonces, r.many = primitive.Nonces{}, false
+	r.seals, r.opens = settled{}, settled{}
 	if most <= keepRoom {
 		rooms.Put(r)
 	}

@@ -262,21 +262,28 @@ func (e *Engine) seal(ctx context.Context, k *readyKey, it *itemIn, plain []byte
 }
 
 func (e *Engine) sealBytes(ctx context.Context, k *readyKey, it *itemIn, r *room, dst, plain []byte) (b []byte, version int, err error) {
-	if !k.Spec.Type.Abilities().Encrypt {
-		return dst, 0, errs.New(errs.Invalid, "message encryption not supported for key type %s", k.Spec.Type)
-	}
-	if version, err = k.forEncryption(it.KeyVersion); err != nil {
-		return dst, 0, err
-	}
-	c, o, err := e.cipher(ctx, k, version, it)
-	if err != nil {
-		return dst, 0, err
+	var o primitive.CipherOptions
+	with := r.seals
+	if with.by == nil || with.asked != it.KeyVersion || !it.plain() {
+		if !k.Spec.Type.Abilities().Encrypt {
+			return dst, 0, errs.New(errs.Invalid, "message encryption not supported for key type %s", k.Spec.Type)
+		}
+		with.asked = it.KeyVersion
+		if with.version, err = k.forEncryption(it.KeyVersion); err != nil {
+			return dst, 0, err
+		}
+		if with.by, o, err = e.cipher(ctx, k, with.version, it); err != nil {
+			return dst, 0, err
+		}
+		if r.many && it.plain() {
+			r.seals = with
+		}
 	}
 	if r.many {
 		o.Nonces = &r.nonces
 	}
-	b, err = c.Encrypt(dst, plain, o)
-	return b, version, asCallers(err)
+	b, err = with.by.Encrypt(dst, plain, o)
+	return b, with.version, asCallers(err)
 }
 
 // open decrypts an item.
@@ -291,21 +298,29 @@ func (e *Engine) open(ctx context.Context, k *readyKey, it *itemIn, r *room) ([]
 	if r.in, err = b64.AppendDecoded(r.in[:0], rest); err != nil {
 		return nil, errBase64("ciphertext")
 	}
-	return e.openBytes(ctx, k, it, version, r.in)
+	return e.openBytes(ctx, k, it, r, version, r.in)
 }
 
-func (e *Engine) openBytes(ctx context.Context, k *readyKey, it *itemIn, version int, b []byte) ([]byte, error) {
-	if !k.Spec.Type.Abilities().Decrypt {
-		return nil, errs.New(errs.Invalid, "message decryption not supported for key type %s", k.Spec.Type)
+func (e *Engine) openBytes(ctx context.Context, k *readyKey, it *itemIn, r *room, version int, b []byte) ([]byte, error) {
+	var o primitive.CipherOptions
+	with := r.opens
+	if with.by == nil || with.version != version || !it.plain() {
+		if !k.Spec.Type.Abilities().Decrypt {
+			return nil, errs.New(errs.Invalid, "message decryption not supported for key type %s", k.Spec.Type)
+		}
+		err := k.forDecryption(version, "ciphertext")
+		if err != nil {
+			return nil, err
+		}
+		with.version = version
+		if with.by, o, err = e.cipher(ctx, k, version, it); err != nil {
+			return nil, err
+		}
+		if r.many && it.plain() {
+			r.opens = with
+		}
 	}
-	if err := k.forDecryption(version, "ciphertext"); err != nil {
-		return nil, err
-	}
-	c, o, err := e.cipher(ctx, k, version, it)
-	if err != nil {
-		return nil, err
-	}
-	plain, err := c.Decrypt(b, o)
+	plain, err := with.by.Decrypt(b, o)
 	return plain, asCallers(err)
 }
 

@@ -71,7 +71,7 @@ func (e *Engine) decryptOctets(ctx context.Context, req *route.Request, in octet
 	}
 	r := newRoom()
 	r.in = append(r.in[:0], rest...) // decrypting is in place; the body is not ours
-	plain, err := e.openBytes(ctx, k, in.item(), version, r.in)
+	plain, err := e.openBytes(ctx, k, in.item(), r, version, r.in)
 	if err != nil {
 		r.Release()
 		return nil, err
