@@ -74,7 +74,7 @@ var base = []string{"internal/errs", "internal/secret", "internal/trace"}
 // import anything; the product may import none of them.
 var tests = []string{
 	"internal/leaseholdtest", "internal/testenv", "internal/testenv/*", "internal/testrun", "internal/wiretest", "internal/doctest", "internal/clienttest",
-	"internal/bench", "internal/demo", "internal/killtest", "internal/trace/tracetest", "internal/awsfake", "internal/storage/storagetest", "internal/storage/fault", "examples/*",
+	"internal/bench", "internal/bench/bare", "internal/demo", "internal/killtest", "internal/trace/tracetest", "internal/awsfake", "internal/storage/storagetest", "internal/storage/fault", "examples/*",
 }
 
 // pkg is what go list says of a package.

@@ -13,10 +13,14 @@ import (
 	"os/exec"
 	"strings"
 	"syscall"
+
+	"github.com/leasehold/leasehold/internal/bench/bare"
 )
 
 // bareCommand is the control of sys/health: a net/http handler, in a process
 // of its own, that answers the same bytes without doing anything for them.
+// Beside it stands that of Transit: net/http, encoding/json and the same
+// cryptography.
 func bareCommand(ctx context.Context, fs *flag.FlagSet, args []string) error {
 	status := fs.Int("status", 200, "status to answer")
 	kind := fs.String("type", "application/json", "content type to answer")
@@ -31,7 +35,15 @@ func bareCommand(ctx context.Context, fs *flag.FlagSet, args []string) error {
 	if err != nil {
 		return err
 	}
+	transit, err := bare.Transit()
+	if err != nil {
+		return err
+	}
 	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == "POST" {
+			transit.ServeHTTP(w, r)
+			return
+		}
 		w.Header().Set("Content-Type", *kind)
 		w.Header().Set("Cache-Control", "no-store")
 		w.WriteHeader(*status)
@@ -46,14 +58,15 @@ func bareCommand(ctx context.Context, fs *flag.FlagSet, args []string) error {
 	return nil
 }
 
-// bare is a running bareCommand.
-type bare struct {
+// control is a running bareCommand.
+type control struct {
 	*client
-	cmd *exec.Cmd
+	cmd    *exec.Cmd
+	verify []byte // a request to verify a signature of its own
 }
 
 // startBare fetches sys/health once and starts the control that repeats it.
-func startBare(ctx context.Context, server *client) (*bare, error) {
+func startBare(ctx context.Context, server *client) (*control, error) {
 	body, err := server.raw(ctx, "GET", "sys/health", "", nil)
 	if err != nil {
 		return nil, err
@@ -76,10 +89,10 @@ func startBare(ctx context.Context, server *client) (*bare, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the control did not start: %w", err)
 	}
-	return &bare{client: newClient(strings.TrimSpace(line)), cmd: cmd}, nil
+	return &control{client: newClient(strings.TrimSpace(line)), cmd: cmd}, nil
 }
 
-func (b *bare) stop() {
+func (b *control) stop() {
 	_ = b.cmd.Process.Kill()
 	_ = b.cmd.Wait()
 }

@@ -94,7 +94,10 @@ func speedCommand(ctx context.Context, fs *flag.FlagSet, args []string) error {
 	if err := plain.setupTransit(ctx); err != nil {
 		return err
 	}
-	for _, w := range append(speedWorkloads(plain, audited, control, db), transitWorkloads(plain)...) {
+	if err := control.setupTransit(ctx, plain.transit); err != nil {
+		return err
+	}
+	for _, w := range append(speedWorkloads(plain, audited, control, db), transitWorkloads(plain, control)...) {
 		if *only == "" || match.MatchString(w.name) {
 			rows = append(rows, &row{workload: w})
 		}
@@ -139,7 +142,7 @@ func speedCommand(ctx context.Context, fs *flag.FlagSet, args []string) error {
 	return nil
 }
 
-func speedWorkloads(plain, audited *subject, control *bare, db *database) []workload {
+func speedWorkloads(plain, audited *subject, control *control, db *database) []workload {
 	own, aud := plain.server.PID(), audited.server.PID()
 	bareHealth := func(ctx context.Context, _ int) error {
 		_, err := control.raw(ctx, "GET", "sys/health", "", nil)

@@ -96,7 +96,7 @@ func (s *subject) postOctets(path string, body *[]byte) op {
 	}
 }
 
-func transitWorkloads(s *subject) []workload {
+func transitWorkloads(s *subject, c *control) []workload {
 	sign, verify := bareEd25519()
 	t := &s.transit
 	out := []workload{
@@ -115,7 +115,35 @@ func transitWorkloads(s *subject) []workload {
 	for i := range out {
 		out[i].pid, out[i].unit = s.server.PID(), "sys/health"
 	}
+	for _, w := range []workload{
+		{name: "encrypt 32 B", op: c.post("bench-transit/encrypt/aes", &t.small)},
+		{name: "encrypt 4 KiB", op: c.post("bench-transit/encrypt/aes", &t.large)},
+		{name: "sign Ed25519", op: c.post("bench-transit/sign/ed", &t.input)},
+		{name: "verify Ed25519", op: c.post("bench-transit/verify/ed", &c.verify)},
+		{name: fmt.Sprintf("encrypt %d × 32 B", transitItems), op: c.post("bench-transit/encrypt/aes", &t.batch)},
+	} {
+		w.name = "bare handler, " + w.name
+		w.pid, w.unit = c.cmd.Process.Pid, "sys/health"
+		out = append(out, w)
+	}
 	return out
+}
+
+func (c *control) post(path string, body *[]byte) op {
+	return func(ctx context.Context, _ int) error {
+		_, err := c.raw(ctx, "POST", path, "", *body)
+		return err
+	}
+}
+
+// setupTransit makes a signature of the control's own for it to verify.
+func (c *control) setupTransit(ctx context.Context, t transitBodies) error {
+	var a answer
+	if err := c.call(ctx, "POST", "bench-transit/sign/ed", "", jsonText(t.input), &a); err != nil {
+		return err
+	}
+	c.verify = []byte(strings.TrimSuffix(string(t.input), "}") + `,"signature":"` + a.Data.Signature + `"}`)
+	return nil
 }
 
 // bareEd25519 is the CPU time of a signature and of a verification alone, in µs.

@@ -1,13 +1,7 @@
 package transit_test
 
 import (
-	"bytes"
 	"context"
-	"crypto/cipher"
-	"crypto/ed25519"
-	"crypto/hmac"
-	"crypto/rand"
-	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"io"
@@ -17,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/leasehold/leasehold/internal/bench/bare"
 	"github.com/leasehold/leasehold/internal/core"
 	"github.com/leasehold/leasehold/internal/engine"
 	"github.com/leasehold/leasehold/internal/engines/cubbyhole"
@@ -125,43 +120,57 @@ func (a *again) do() {
 type benchCase struct {
 	name    string
 	path    string
-	kind    string // of the body
-	body    string
-	ceiling float64 // allocations of a request; it falls, it never rises
-	bare    http.Handler
+	kind    string                  // of the body
+	body    func(of *sender) string // each server decrypts and verifies its own
+	ceiling float64                 // allocations of a request; it falls, it never rises
+	bare    bool                    // a bare handler is measured beside it
 }
 
-func benchCases(t testing.TB, s *sender) []benchCase {
-	s.ask(t, "keys/aes", "")
-	s.ask(t, "keys/ed", `{"type":"ed25519"}`)
+func benchCases(t testing.TB) []benchCase {
 	text := base64.StdEncoding.EncodeToString
 	small, large := strings.Repeat("x", 32), strings.Repeat("x", 4<<10)
+	always := func(body string) func(*sender) string { return func(*sender) string { return body } }
 	plain := func(p string) string { return `{"plaintext":"` + text([]byte(p)) + `"}` }
-	sealed := func(p string) string {
-		return `{"ciphertext":"` + s.ask(t, "encrypt/aes", plain(p))["ciphertext"].(string) + `"}`
+	sealed := func(p string) func(*sender) string {
+		return func(s *sender) string {
+			return `{"ciphertext":"` + s.ask(t, "encrypt/aes", plain(p))["ciphertext"].(string) + `"}`
+		}
 	}
 	input := `{"input":"` + text([]byte(small)) + `"}`
-	verify := `{"input":"` + text([]byte(small)) + `","signature":"` + s.ask(t, "sign/ed", input)["signature"].(string) + `"}`
+	verify := func(s *sender) string {
+		return `{"input":"` + text([]byte(small)) + `","signature":"` + s.ask(t, "sign/ed", input)["signature"].(string) + `"}`
+	}
 	batch := `{"batch_input":[` + strings.TrimSuffix(strings.Repeat(plain(small)+",", 100), ",") + `]}`
-	b := newBare(t)
 	const octets = "application/octet-stream"
 	return []benchCase{
-		{"encrypt 32 B", "encrypt/aes", "", plain(small), 16, b.encrypt()},
-		{"encrypt 4 KiB", "encrypt/aes", "", plain(large), 17, b.encrypt()},
-		{"decrypt 32 B", "decrypt/aes", "", sealed(small), 16, b.decrypt()},
-		{"decrypt 4 KiB", "decrypt/aes", "", sealed(large), 17, b.decrypt()},
-		{"hmac 32 B", "hmac/aes", "", input, 22, b.hmac()},
-		{"sign Ed25519", "sign/ed", "", input, 18, b.sign()},
-		{"verify Ed25519", "verify/ed", "", verify, 17, b.verify()},
-		{"batch of 100", "encrypt/aes", "", batch, 19, b.encrypt()},
-		{"encrypt 4 KiB as bytes", "encrypt/aes", octets, large, 18, nil},
+		{"encrypt 32 B", "encrypt/aes", "", always(plain(small)), 16, true},
+		{"encrypt 4 KiB", "encrypt/aes", "", always(plain(large)), 17, true},
+		{"decrypt 32 B", "decrypt/aes", "", sealed(small), 16, true},
+		{"decrypt 4 KiB", "decrypt/aes", "", sealed(large), 17, true},
+		{"hmac 32 B", "hmac/aes", "", always(input), 22, true},
+		{"sign Ed25519", "sign/ed", "", always(input), 18, true},
+		{"verify Ed25519", "verify/ed", "", verify, 17, true},
+		{"batch of 100", "encrypt/aes", "", always(batch), 19, true},
+		{"encrypt 4 KiB as bytes", "encrypt/aes", octets, always(large), 18, false},
 	}
+}
+
+func (s *sender) hold(t testing.TB) {
+	s.ask(t, "keys/aes", "")
+	s.ask(t, "keys/ed", `{"type":"ed25519"}`)
 }
 
 func BenchmarkRequest(b *testing.B) {
 	s := newSender(b)
-	for _, c := range benchCases(b, s) {
-		run := func(name string, a *again) {
+	s.hold(b)
+	h, err := bare.Transit()
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, c := range benchCases(b) {
+		run := func(name string, s *sender) {
+			body := c.body(s)
+			a := newAgain(s.h, s.request(c.path, c.kind, body), body)
 			b.Run(name, func(b *testing.B) {
 				b.ReportAllocs()
 				for b.Loop() {
@@ -172,109 +181,9 @@ func BenchmarkRequest(b *testing.B) {
 				}
 			})
 		}
-		run(c.name, newAgain(s.h, s.request(c.path, c.kind, c.body), c.body))
-		if c.bare != nil {
-			run(c.name+", bare handler", newAgain(c.bare, s.request(c.path, c.kind, c.body), c.body))
+		run(c.name, s)
+		if c.bare {
+			run(c.name+", bare handler", &sender{h: h})
 		}
 	}
-}
-
-// bareServer does the cryptography alone, as anybody would write it with
-// net/http and encoding/json.
-type bareServer struct {
-	aead cipher.AEAD
-	mac  []byte
-	priv ed25519.PrivateKey
-}
-
-func newBare(t testing.TB) *bareServer {
-	key := make([]byte, 32)
-	rand.Read(key)
-	_, priv, err := ed25519.GenerateKey(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &bareServer{gcm(t, key), key, priv}
-}
-
-type bareItem struct {
-	Plaintext  []byte `json:"plaintext,omitempty"`
-	Ciphertext string `json:"ciphertext,omitempty"`
-	Input      []byte `json:"input,omitempty"`
-	Signature  string `json:"signature,omitempty"`
-}
-
-type bareIn struct {
-	bareItem
-	Batch []bareItem `json:"batch_input"`
-}
-
-type bareOut struct {
-	bareItem
-	HMAC  string     `json:"hmac,omitempty"`
-	Valid bool       `json:"valid,omitempty"`
-	Batch []bareItem `json:"batch_results,omitempty"`
-}
-
-func bareHandler(do func(*bareIn) bareOut) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		var in bareIn
-		if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
-			return
-		}
-		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(map[string]any{"data": do(&in)})
-	})
-}
-
-func (b *bareServer) seal(plain []byte) string {
-	out := make([]byte, 12, 12+len(plain)+16)
-	rand.Read(out)
-	return "vault:v1:" + base64.StdEncoding.EncodeToString(b.aead.Seal(out, out, plain, nil))
-}
-
-func (b *bareServer) encrypt() http.Handler {
-	return bareHandler(func(in *bareIn) (out bareOut) {
-		for _, it := range in.Batch {
-			out.Batch = append(out.Batch, bareItem{Ciphertext: b.seal(it.Plaintext)})
-		}
-		if in.Batch == nil {
-			out.Ciphertext = b.seal(in.Plaintext)
-		}
-		return out
-	})
-}
-
-func (b *bareServer) decrypt() http.Handler {
-	return bareHandler(func(in *bareIn) (out bareOut) {
-		raw, _ := base64.StdEncoding.DecodeString(strings.TrimPrefix(in.Ciphertext, "vault:v1:"))
-		// It is another key's: what failing costs is what opening costs, but
-		// for the plaintext's way back.
-		_, _ = b.aead.Open(nil, raw[:12], raw[12:], nil)
-		out.Plaintext = bytes.Clone(raw[12 : len(raw)-16])
-		return out
-	})
-}
-
-func (b *bareServer) hmac() http.Handler {
-	return bareHandler(func(in *bareIn) bareOut {
-		h := hmac.New(sha256.New, b.mac)
-		h.Write(in.Input)
-		return bareOut{HMAC: "vault:v1:" + base64.StdEncoding.EncodeToString(h.Sum(nil))}
-	})
-}
-
-func (b *bareServer) sign() http.Handler {
-	return bareHandler(func(in *bareIn) bareOut {
-		return bareOut{bareItem: bareItem{Signature: "vault:v1:" + base64.StdEncoding.EncodeToString(ed25519.Sign(b.priv, in.Input))}}
-	})
-}
-
-func (b *bareServer) verify() http.Handler {
-	pub := b.priv.Public().(ed25519.PublicKey)
-	return bareHandler(func(in *bareIn) bareOut {
-		raw, _ := base64.StdEncoding.DecodeString(strings.TrimPrefix(in.Signature, "vault:v1:"))
-		return bareOut{Valid: ed25519.Verify(pub, in.Input, raw)}
-	})
 }
