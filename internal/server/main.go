@@ -118,8 +118,8 @@ func run(ctx context.Context, version string, a Args) error {
 		log.Warn("configuration: " + w.String())
 	}
 	limitMemory(conf.Storage)
-	if err := calmSysmon(); err != nil {
-		log.Debug("writes cost the processor more than they need to: the timer slack of the runtime's monitor thread stays as it is", "error", err)
+	if err := slackenTimers(); err != nil {
+		log.Debug("threads wake up more often than they need to: their timer slack stays as it is", "error", err)
 	}
 	s, err := New(ctx, Config{
 		Conf: conf, Version: version, Log: log, Level: level, ReopenLog: reopen,
