@@ -258,16 +258,17 @@ func (h handler) Run(ctx context.Context, _ string, items []lane.Work) error {
 			h.s.cfg.Log.Error("ending tokens; it is done again", "error", err)
 		}
 		if n > crowd {
-			rest(ctx, time.Since(begun))
+			rest(ctx, 2*time.Since(begun))
 		}
 		items = items[n:]
 	}
 	return nil
 }
 
-// A crowd of tokens that end at the same time is ended at half the speed, and
-// leaves a processor to who asks for something: 20,000 are gone in seconds
-// either way, and nobody waits for that. From their end on they are refused.
+// A crowd of tokens that end at the same time is ended at a third of the speed,
+// and leaves processors and disk to who asks for something: 20,000 are gone in
+// seconds either way, and nobody waits for that. From their end on they are
+// refused.
 const crowd = 4
 
 func rest(ctx context.Context, d time.Duration) {
