@@ -59,6 +59,7 @@ func (h handler) Run(ctx context.Context, target string, items []lane.Work) erro
 	// What has begun is finished within its own limits, also while the
 	// server stops: a drop that is cut in the middle is only done again.
 	work := context.WithoutCancel(ctx)
+	begun := time.Now()
 	live, err := h.s.mark(work, items)
 	if err == nil {
 		live, err = h.s.release(work, live)
@@ -90,7 +91,11 @@ func (h handler) Run(ctx context.Context, target string, items []lane.Work) erro
 			e.done(errors.New("the engine gave no result"))
 		}
 	}
-	return h.s.settle(work, live)
+	err = h.s.settle(work, live)
+	if len(live) >= lane.Crowd && !slices.ContainsFunc(live, func(e *ending) bool { return e.row.Ending == nil || e.row.Ending.Cause != Expired }) {
+		lane.Rest(ctx, begun) // somebody waits for a revocation, nobody for an expiry
+	}
+	return err
 }
 
 // ask lets the kind end a batch. Where it panics the leases are asked about one

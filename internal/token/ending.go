@@ -257,27 +257,12 @@ func (h handler) Run(ctx context.Context, _ string, items []lane.Work) error {
 		if err := h.s.end(work, items[:n]); err != nil {
 			h.s.cfg.Log.Error("ending tokens; it is done again", "error", err)
 		}
-		if n > crowd {
-			rest(ctx, 2*time.Since(begun))
+		if n >= lane.Crowd { // refused already, gone or not
+			lane.Rest(ctx, begun)
 		}
 		items = items[n:]
 	}
 	return nil
-}
-
-// A crowd of tokens that end at the same time is ended at a third of the speed,
-// and leaves processors and disk to who asks for something: 20,000 are gone in
-// seconds either way, and nobody waits for that. From their end on they are
-// refused.
-const crowd = 4
-
-func rest(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
 }
 
 func (s *Store) end(ctx context.Context, items []lane.Work) error {
