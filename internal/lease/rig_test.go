@@ -30,6 +30,11 @@ type target struct {
 	refuse map[string]error  // dropping this user fails
 	renews int
 	drops  int
+	slow   time.Duration // ending a batch takes so long
+
+	working int             // batches being ended
+	idle    time.Time       // since when there is none, zero before the first
+	pauses  []time.Duration // times between batches
 }
 
 func (g *target) create(user, mark string) error {
@@ -46,6 +51,14 @@ func (g *target) create(user, mark string) error {
 }
 
 func (g *target) end(_ context.Context, _ string, items []*lease.Ending[ref]) {
+	g.set(func() {
+		if pause := time.Since(g.idle); g.working == 0 && pause > 0 && !g.idle.IsZero() {
+			g.pauses = append(g.pauses, pause)
+		}
+		g.working++
+	})
+	defer g.set(func() { g.working--; g.idle = time.Now() })
+	time.Sleep(g.slow)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, it := range items {
