@@ -139,7 +139,9 @@ type Ending[R any] struct {
 	Mark   string // only a login that carries it may be altered or dropped
 	Cause  Cause
 	Issued time.Time
-	MakeBy time.Time
+	// Late says that no creation may land any more: when the target was not
+	// yet asked, make_by had passed. A login that is absent then stays so.
+	Late bool
 
 	disabled func()
 	done     func(error)
@@ -167,7 +169,7 @@ func (k *Kind[R]) end(ctx context.Context, target string, items []*ending) {
 	typed := make([]*Ending[R], 0, len(items))
 	for _, it := range items {
 		e := &Ending[R]{
-			Mark: it.mark, Cause: it.row.Ending.Cause, Issued: it.row.Issued, MakeBy: it.row.MakeBy,
+			Mark: it.mark, Cause: it.row.Ending.Cause, Issued: it.row.Issued, Late: it.late,
 			disabled: it.disabled, done: it.done,
 		}
 		if err := decodeRef(k.Version, it.row.KindVersion, it.row.Ref, &e.Ref); err != nil {

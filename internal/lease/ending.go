@@ -36,6 +36,7 @@ type ending struct {
 
 	store    *Store
 	lost     bool // the row of the credential that it shares is
+	late     bool // no creation may land any more; so before the target is asked
 	finished bool
 	err      error
 }
@@ -69,7 +70,11 @@ func (h handler) Run(ctx context.Context, target string, items []lane.Work) erro
 	}
 	type group struct{ mount, kind string }
 	groups := map[group][]*ending{}
+	// What is absent counts by the time of the question. The batch may take
+	// longer than is left until make_by, and a login appear behind its back.
+	asked := h.s.cfg.Now()
 	for _, e := range live {
+		e.late = !asked.Before(h.s.landed(e))
 		if e.lost {
 			e.done(errNoCredential)
 			continue
@@ -210,11 +215,6 @@ func (s *Store) settle(ctx context.Context, batch []*ending) (fault error) {
 	now := s.cfg.Now()
 	var gone, stay []*ending
 	for _, e := range batch {
-		k, _ := s.cfg.Kind(mountOf(e.key), e.row.Kind)
-		late := e.row.MakeBy.Add(settleFixed)
-		if k != nil {
-			late = late.Add(k.settle())
-		}
 		end := e.row.Ending
 		absent := errors.Is(e.err, ErrAbsent) || errors.Is(e.err, ErrNameTaken)
 		forced := end.Cause == Forced && e.err != nil && !absent
@@ -222,17 +222,17 @@ func (s *Store) settle(ctx context.Context, batch []*ending) (fault error) {
 			end.Error = e.err.Error()
 		}
 		switch {
-		case e.err == nil && end.Unknown && now.Before(late):
+		case e.err == nil && end.Unknown && !e.late:
 			// One attempt has an unknown end. Its login was dropped, or may
 			// yet appear: look again when nothing can land any more.
 			s.waits.tell(e.key, stageDropped, nil)
-			e.row.Due = late
+			e.row.Due = s.landed(e)
 			stay = append(stay, e)
-		case (absent || forced) && !end.Failed && now.Before(late):
+		case (absent || forced) && !end.Failed && !e.late:
 			// A creation can land after its revocation, and an operator's
 			// force does not change that.
 			s.waits.tell(e.key, stageLater, nil)
-			e.row.Due = late
+			e.row.Due = s.landed(e)
 			stay = append(stay, e)
 		case forced && lane.IsConnFault(e.err) && end.Tries == 0:
 			// It may have been a connection that died while it was idle.
@@ -257,6 +257,15 @@ func (s *Store) settle(ctx context.Context, batch []*ending) (fault error) {
 		}
 	}
 	return fault
+}
+
+// landed is when no creation of a lease's login can land any more.
+func (s *Store) landed(e *ending) time.Time {
+	at := e.row.MakeBy.Add(settleFixed)
+	if k, ok := s.cfg.Kind(mountOf(e.key), e.row.Kind); ok {
+		at = at.Add(k.settle())
+	}
+	return at
 }
 
 func mountOf(key string) string { _, m := mountInKey(key); return m }

@@ -129,6 +129,36 @@ func TestUnknownMakeLandsLate(t *testing.T) {
 	}
 }
 
+// A login that was absent when the target was asked may have been made before
+// the answer is heard: what counts is whether it could when it was asked.
+func TestAbsentWhenAsked(t *testing.T) {
+	run(t, func(r *rig) {
+		r.target.lag = lease.DefaultLimit + 2*time.Second
+		_, err := r.issue(r.draft(), "alice", time.Hour, func(_ context.Context, m lease.Made) error {
+			time.AfterFunc(lease.DefaultLimit/2, func() {
+				if err := r.target.create("alice", m.Mark); err != nil {
+					t.Errorf("create = %v", err)
+				}
+			})
+			return fmt.Errorf("connection cut at COMMIT: %w", lease.ErrUnknown)
+		})
+		if !errors.Is(err, lease.ErrUnknown) {
+			t.Fatalf("issue = %v", err)
+		}
+		time.Sleep(r.target.lag + time.Second)
+		synctest.Wait()
+		if r.left("lease/") != 1 {
+			t.Error("the lease went by an answer from before its creation could no longer land")
+		}
+		time.Sleep(2 * r.target.lag)
+		synctest.Wait()
+		if r.target.has("alice") {
+			t.Error("a login outlived its lease")
+		}
+		r.nothingLeft()
+	})
+}
+
 // A lease that is revoked while its credential is being made: the caller gets
 // an error and the login goes, in whichever order the two happen.
 func TestRevokedWhileMaking(t *testing.T) {

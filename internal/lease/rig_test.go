@@ -31,6 +31,7 @@ type target struct {
 	renews int
 	drops  int
 	slow   time.Duration // ending a batch takes so long
+	lag    time.Duration // and so long passes before the answer is heard
 
 	working int             // batches being ended
 	idle    time.Time       // since when there is none, zero before the first
@@ -59,6 +60,7 @@ func (g *target) end(_ context.Context, _ string, items []*lease.Ending[ref]) {
 	})
 	defer g.set(func() { g.working--; g.idle = time.Now() })
 	time.Sleep(g.slow)
+	defer time.Sleep(g.lag)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, it := range items {

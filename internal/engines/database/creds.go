@@ -262,7 +262,7 @@ func (e *Engine) end(ctx context.Context, _ string, items []*lease.Ending[ref]) 
 		through[w.generation] = c
 		batches[w] = append(batches[w], &postgres.Ending{
 			Role: it.Ref.User, Mark: it.Mark, Heir: it.Ref.Heir, SQL: it.Ref.Revocation,
-			Terminate: it.Ref.terminates(it.Cause), Late: e.env.Now().After(it.MakeBy), Disabled: it.Disabled, Done: it.Done,
+			Terminate: it.Ref.terminates(it.Cause), Late: it.Late, Disabled: it.Disabled, Done: it.Done,
 		})
 	}
 	for w, batch := range batches {
