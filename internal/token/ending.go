@@ -97,7 +97,8 @@ func (s *Store) end(ctx context.Context, items []lane.Work) error {
 		// The mark is durable: what was committed before it is seen now.
 		if d.word == orphaning {
 			err = s.orphanChildren(ctx, d.key)
-		} else {
+		}
+		if d.word != orphaning || errors.Is(err, ErrInvalid) { // it was ended with its children after all
 			// A child can have been added between the snapshot and the mark.
 			err = s.eachChildPage(ctx, d.key, func(kids []string) error {
 				return s.markEnded(ctx, lease.Ended, kids...)

@@ -115,7 +115,8 @@ func Ranges(ns string) []string {
 	return all
 }
 
-// RevokeOrphan ends a token and leaves its children as orphans.
+// RevokeOrphan ends a token and leaves its children as orphans. One that has
+// been ended with all below it meanwhile is ErrInvalid.
 func (s *Store) RevokeOrphan(ctx context.Context, key string) error {
 	// While the mark says orphaning no child can be added and none is dead.
 	if err := s.markEnded(ctx, orphaning, key); err != nil {
@@ -203,10 +204,24 @@ func (s *Store) eachChildPage(ctx context.Context, key string, do func(kids []st
 	}
 }
 
+// orphanChildren leaves a token's children without a parent, as long as its
+// mark says so: below one that was ended for good nobody comes back. Then it is
+// ErrInvalid.
 func (s *Store) orphanChildren(ctx context.Context, key string) error {
 	return s.eachChildPage(ctx, key, func(kids []string) error {
 		for _, kid := range kids {
 			_, err := s.cfg.Store.Update(ctx, func(tx storage.Tx) error {
+				child, err := tx.Get(kidPrefix + key + "/" + kid)
+				if err != nil && !isBadRow(err) || err == nil && child == nil { // nil: the lane, or a request, was here
+					return err
+				}
+				word, err := tx.Get(alivePrefix + key)
+				if err != nil {
+					return err
+				}
+				if string(word) != orphaning {
+					return ErrInvalid
+				}
 				if err := tx.Delete(kidPrefix + key + "/" + kid); err != nil {
 					return err
 				}

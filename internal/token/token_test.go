@@ -224,6 +224,31 @@ func TestRevokeOrphanKeepsChildren(t *testing.T) {
 	})
 }
 
+// Whoever has ended a tree has ended it: a revoke-orphan that found its top
+// alive a moment ago must not bring the children back.
+func TestRevokeOrphanOfTheEndedFreesNobody(t *testing.T) {
+	run(t, func(r *rig) {
+		ctx := context.Background()
+		top := r.create(token.Entry{}, time.Hour)
+		kid := r.create(token.Entry{Parent: top.Key}, time.Hour)
+		if err := r.store.Revoke(ctx, top.Key); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.store.RevokeOrphan(ctx, top.Key); !errors.Is(err, token.ErrInvalid) {
+			t.Errorf("RevokeOrphan of a token that was revoked = %v, want %v", err, token.ErrInvalid)
+		}
+		if r.alive(kid) {
+			t.Error("the child is alive again after its parent was revoked with all below it")
+		}
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		if r.alive(kid) || !r.ended[kid.Key] {
+			t.Errorf("later: the child is alive: %v, its leases were made due: %v", r.alive(kid), r.ended[kid.Key])
+		}
+		r.nothingLeft()
+	})
+}
+
 func TestNoChildOfTheEnded(t *testing.T) {
 	run(t, func(r *rig) {
 		top := r.create(token.Entry{}, time.Hour)

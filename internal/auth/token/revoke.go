@@ -59,7 +59,11 @@ func (e *Engine) revokeOrphan(ctx context.Context, req *route.Request, in tokenI
 	case t.Batch:
 		return route.None{}, errs.New(errs.Invalid, "batch tokens cannot be revoked: they end with their time or their parent")
 	}
-	return route.None{}, e.cfg.Lifecycle.RevokeOrphan(ctx, t.Key)
+	err = e.cfg.Lifecycle.RevokeOrphan(ctx, t.Key)
+	if errs.Is(err, errs.Denied) {
+		err = errs.Wrap(errs.Invalid, err, "token to revoke not found") // it has ended since
+	}
+	return route.None{}, err
 }
 
 // tidy starts in the background what lanes do by themselves in any case; it
