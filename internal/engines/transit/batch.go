@@ -123,11 +123,14 @@ func (e *Engine) each(ctx context.Context, req *route.Request, in *cryptIn, show
 	list, n, failed := wire.NewItems[itemOut](r.list), 0, 0
 	r.many = true
 	var res itemOut
+	var contexts contexts
 	for it, err := range in.Batch.All() {
 		if err != nil {
 			return out, err
 		}
-		n++
+		if n++; !contexts.fits(it) {
+			return out, errContexts
+		}
 		r.texts = r.texts[:0]
 		if res, err = do(e, ctx, k, it, r); err != nil {
 			if !callers(err) {
@@ -153,7 +156,22 @@ func (e *Engine) each(ctx context.Context, req *route.Request, in *cryptIn, show
 	return out, nil
 }
 
-var errNoBatch = errs.New(errs.Invalid, "missing batch input to process")
+// contexts is whether the items of a batch name contexts. Each does or none:
+// one that forgot its own is not to be encrypted beside the others unnoticed.
+type contexts struct{ known, given bool }
+
+func (c *contexts) fits(it *itemIn) bool {
+	given := len(it.Context) > 0
+	if !c.known {
+		c.known, c.given = true, given
+	}
+	return c.given == given
+}
+
+var (
+	errContexts = errs.New(errs.Invalid, "context should be set either in all the request blocks or in none")
+	errNoBatch  = errs.New(errs.Invalid, "missing batch input to process")
+)
 
 // partly says by the answer's status that items of a batch have failed. some
 // is whether others have not.
@@ -168,9 +186,9 @@ func (in *cryptIn) partly(req *route.Request, some bool) {
 	}
 }
 
-// each answers one item, or each of a batch. signs is whether a version, 0,
-// stands beside an item's error.
-func (in *signIn) each(req *route.Request, signs bool, do func(*signItem, *room) (signOut, error)) (reply signReply, err error) {
+// each answers one item, or each of a batch. failed is what stands beside an
+// item's error.
+func (in *signIn) each(req *route.Request, failed signOut, do func(*signItem, *room) (signOut, error)) (reply signReply, err error) {
 	r := newRoom()
 	defer func() {
 		if err != nil {
@@ -195,10 +213,8 @@ func (in *signIn) each(req *route.Request, signs bool, do func(*signItem, *room)
 			if !callers(err) {
 				return reply, err
 			}
-			out = signOut{Error: errs.Message(err)}
-			if signs {
-				out.Version = wire.Some(0)
-			}
+			out = failed
+			out.Error = errs.Message(err)
 		}
 		out.Reference = wire.Some(it.Reference)
 		out.PublicKey, out.ItemsKey = "", out.PublicKey

@@ -123,6 +123,9 @@ func (e *Engine) encrypt(ctx context.Context, req *route.Request, in cryptIn) (c
 	}
 	if k == nil {
 		// The policies were asked for the right to create it: see Exists.
+		if !in.Batch.Set() && !in.Plaintext.Set {
+			return cryptOut{}, errNoPlaintext
+		}
 		if err := e.createForEncrypt(ctx, &in); err != nil {
 			return cryptOut{}, err
 		}
@@ -139,11 +142,20 @@ func (e *Engine) createForEncrypt(ctx context.Context, in *cryptIn) error {
 		return errs.New(errs.Invalid, "encryption key not found")
 	}
 	derived := len(in.Context) > 0
-	for it, err := range in.Batch.All() {
-		if err != nil {
-			return err
+	if in.Batch.Set() {
+		var contexts contexts
+		for it, err := range in.Batch.All() {
+			if err != nil {
+				return err
+			}
+			if !contexts.fits(it) {
+				return errContexts
+			}
 		}
-		derived = derived || len(it.Context) > 0
+		if !contexts.known {
+			return errNoBatch
+		}
+		derived = contexts.given
 	}
 	switch t, _ := primitive.Named(in.Type, ""); {
 	case t == "", t.Abilities().Encrypt && t.Abilities().Symmetric:
@@ -242,9 +254,11 @@ func (k *readyKey) forDecryption(version int, what string) error {
 	return nil
 }
 
+var errNoPlaintext = errs.New(errs.Invalid, "missing plaintext to encrypt")
+
 func (e *Engine) encryptItem(ctx context.Context, k *readyKey, it *itemIn, r *room) (out itemOut, err error) {
 	if !it.Plaintext.Set {
-		return out, errs.New(errs.Invalid, "missing plaintext to encrypt")
+		return out, errNoPlaintext
 	}
 	if r.in, err = b64.AppendDecoded(r.in[:0], it.Plaintext.Value); err != nil {
 		return out, errs.New(errs.Invalid, "failed to base64-decode plaintext: %v", err)

@@ -120,7 +120,8 @@ func (e *Engine) sign(ctx context.Context, req *route.Request, in signIn) (signR
 	if err != nil {
 		return signReply{}, err
 	}
-	return in.each(req, true, func(it *signItem, r *room) (signOut, error) {
+	in.Input.Set = true // nothing is signed where nothing is given, as Vault has it; an item of a batch says so
+	return in.each(req, signOut{Version: wire.Some(0)}, func(it *signItem, r *room) (signOut, error) {
 		input, err := it.input(r)
 		if err != nil {
 			return signOut{}, err
@@ -204,7 +205,8 @@ func (e *Engine) verify(ctx context.Context, req *route.Request, in signIn) (sig
 	if err != nil {
 		return signReply{}, err
 	}
-	kinds := in.kind()
+	in.Input.Set = true // as for signing
+	kinds, missing := in.kind(), false
 	if in.Batch.Set() {
 		kinds = 0
 		for it, err := range in.Batch.All() {
@@ -212,7 +214,11 @@ func (e *Engine) verify(ctx context.Context, req *route.Request, in signIn) (sig
 				return signReply{}, err
 			}
 			kinds |= it.kind()
+			missing = missing || it.kind() == 0
 		}
+	}
+	if missing && kinds != 0 {
+		return signReply{}, errs.New(errs.Invalid, "some elements of batch_input lack the 'signature', 'hmac' or 'cmac' that others have")
 	}
 	switch kinds {
 	case 0:
@@ -226,6 +232,9 @@ func (e *Engine) verify(ctx context.Context, req *route.Request, in signIn) (sig
 	}
 	return signReply{}, errs.New(errs.Invalid, "signatures, HMACs and CMACs cannot be verified in one request; give one kind")
 }
+
+// notValid stands beside the error of an item that could not be verified.
+var notValid = signOut{Valid: wire.Some(false)}
 
 // What an item asks to verify.
 const (
@@ -255,7 +264,7 @@ func (e *Engine) verifySignatures(ctx context.Context, req *route.Request, k *re
 	if err != nil {
 		return signReply{}, err
 	}
-	return in.each(req, false, func(it *signItem, r *room) (signOut, error) {
+	return in.each(req, notValid, func(it *signItem, r *room) (signOut, error) {
 		if len(it.Signature) == 0 {
 			return signOut{}, errs.New(errs.Invalid, "missing signature to verify")
 		}
