@@ -32,8 +32,11 @@ func (b *breaker) trying() bool { return !b.until.IsZero() }
 func (b *breaker) succeed() { *b = breaker{} }
 
 func (b *breaker) fail(now time.Time, err error) {
-	b.faults++
 	b.err = err
+	if b.open(now) {
+		return // under way when the pause began, it says nothing new
+	}
+	b.faults++
 	if b.faults < breakAfter {
 		return
 	}

@@ -101,9 +101,13 @@ func CreateBatch[T any](ctx context.Context, s *Set, target, key string, most in
 	<-slots
 	s.mu.Lock()
 	now := s.cfg.Now()
+	lost := false // one connection that is lost is one fault, for however many
 	for i, m := range mine {
 		m.err = out[i]
-		l.judgeLocked(now, out[i])
+		if fault := IsConnFault(out[i]); !fault || !lost {
+			l.judgeLocked(now, out[i])
+			lost = lost || fault
+		}
 	}
 	if l.breaker.quiet() && l.working {
 		l.poke() // the target answers again: revoking need not wait for its pause

@@ -218,6 +218,37 @@ func TestBreaker(t *testing.T) {
 	})
 }
 
+// A connection that is lost is one fault, however many creations shared it, and
+// those that were under way when the breaker opened do not make its pause longer.
+func TestBreakerCountsFaultsOnce(t *testing.T) {
+	gone := lane.ConnFault(errors.New("connection reset"))
+	lose := func(s *lane.Set, key string, n int) {
+		var wg sync.WaitGroup
+		for range n {
+			wg.Go(func() {
+				_ = lane.CreateBatch(context.Background(), s, "a", key, 32, 0, func(_ context.Context, vs []int) []error {
+					time.Sleep(10 * time.Millisecond)
+					return slices.Repeat([]error{gone}, len(vs))
+				})
+			})
+		}
+		wg.Wait()
+	}
+	run(t, nil, func(s *lane.Set, _ *worker) {
+		s.Limit("a", lane.Limits{Create: 1})
+		lose(s, "group", 16) // one has the slot, the others wait for it together
+		if st := s.Status("a"); st.Open {
+			t.Errorf("Status = %+v after two connections were lost, want closed", st)
+		}
+	})
+	run(t, nil, func(s *lane.Set, _ *worker) {
+		lose(s, "", 16)
+		if st := s.Status("a"); !st.Open || time.Until(st.Retry) > time.Second {
+			t.Errorf("Status = %+v after a moment without the target, want open for a second at most, not %s", st, time.Until(st.Retry))
+		}
+	})
+}
+
 // A handler's own error, one role's bad SQL, opens nothing.
 func TestOtherErrorsLeaveTheBreakerAlone(t *testing.T) {
 	run(t, nil, func(s *lane.Set, _ *worker) {
