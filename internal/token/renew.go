@@ -69,6 +69,11 @@ func (s *Store) Renew(ctx context.Context, key string, increment time.Duration, 
 		if m := e.maxExpires(lim, period); !m.IsZero() && until.After(m) {
 			until, capped = m, true
 		}
+		if !until.After(now) {
+			// The maximum was lowered after the token was made. It has what it
+			// was given, and no renewal takes that away.
+			return errs.New(errs.Invalid, "past the max TTL, cannot renew: the token lives until its time is over and no longer")
+		}
 		e.Expires, e.Renewed, e.Given = until, now, until.Sub(now)
 		if err := e.putDue(tx, key, until, now); err != nil {
 			return err

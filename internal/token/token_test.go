@@ -160,6 +160,27 @@ func TestRenew(t *testing.T) {
 	})
 }
 
+// A maximum that was lowered later ends no token before its time: a renewal
+// that it leaves nothing to give is refused.
+func TestRenewPastTheMaximum(t *testing.T) {
+	run(t, func(r *rig) {
+		tok := r.create(token.Entry{}, time.Hour)
+		time.Sleep(10 * time.Minute)
+		for _, lim := range []token.Limits{
+			{DefaultTTL: time.Hour, MaxTTL: 5 * time.Minute},
+			{DefaultTTL: time.Hour, MaxTTL: time.Hour, ExplicitMaxTTL: 10 * time.Minute},
+			{DefaultTTL: time.Hour, MaxTTL: time.Hour, ExplicitMaxTTL: time.Minute, Period: time.Hour},
+		} {
+			if _, _, err := r.store.Renew(context.Background(), tok.Key, time.Hour, lim); !errs.Is(err, errs.Invalid) {
+				t.Errorf("Renew within %+v = %v, want Invalid", lim, err)
+			}
+		}
+		if e, err := r.store.LookupKey(context.Background(), tok.Key); err != nil || e.TTLLeft(time.Now()) != 50*time.Minute {
+			t.Errorf("the token after it = %+v, %v, want 50m left", e, err)
+		}
+	})
+}
+
 // From the durable mark on, everything below reads as ended, and the lane
 // takes the whole tree.
 func TestRevokeTree(t *testing.T) {
