@@ -1,6 +1,9 @@
 package transit_test
 
 import (
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
 	"strings"
 	"testing"
 
@@ -71,5 +74,58 @@ func TestContextsOfBatch(t *testing.T) {
 	}
 	if status, _, _ := m.ask(wire.OpRead, "keys/new", nil); status != 404 {
 		t.Errorf("refused requests made the key: reading it = %d", status)
+	}
+}
+
+// TestExportFormats exports keys in each format that Vault's clients know.
+func TestExportFormats(t *testing.T) {
+	m := newMount(t)
+	for _, typ := range []string{"ed25519", "ecdsa-p256", "rsa-2048", "aes256-gcm96", "hmac", "ml-dsa-44"} {
+		m.must("keys/"+typ, object{"type": typ, "exportable": true}, nil)
+	}
+	read := func(what, key, format string) (text string, status int) {
+		t.Helper()
+		var out struct{ Keys map[string]string }
+		path := "export/" + what + "/" + key + "?format=" + format
+		if status, _, _ = m.ask(wire.OpRead, path, nil); status == 200 {
+			m.mustDo(wire.OpRead, path, nil, &out)
+		}
+		return out.Keys["1"], status
+	}
+	for _, key := range []string{"ed25519", "ecdsa-p256", "rsa-2048"} {
+		for what, parse := range map[string]func([]byte) (any, error){"signing-key": x509.ParsePKCS8PrivateKey, "public-key": x509.ParsePKIXPublicKey} {
+			text, _ := read(what, key, "der")
+			der, err := base64.StdEncoding.DecodeString(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := parse(der); err != nil {
+				t.Errorf("%s of %s as der: %v", what, key, err)
+			}
+			text, _ = read(what, key, "pem")
+			if block, _ := pem.Decode([]byte(text)); block == nil || string(block.Bytes) != string(der) {
+				t.Errorf("%s of %s as pem = %.40s, want the same key", what, key, text)
+			}
+		}
+	}
+	for _, c := range []struct {
+		what, key, format string
+		want              int
+	}{
+		{"signing-key", "ed25519", "raw", 200}, {"public-key", "ed25519", "raw", 200}, {"encryption-key", "aes256-gcm96", "raw", 200},
+		{"hmac-key", "hmac", "raw", 200}, {"hmac-key", "ecdsa-p256", "raw", 200}, {"public-key", "ml-dsa-44", "raw", 200},
+		{"signing-key", "ecdsa-p256", "raw", 400}, {"public-key", "rsa-2048", "raw", 400}, {"encryption-key", "aes256-gcm96", "pem", 400},
+		{"hmac-key", "hmac", "der", 400}, {"hmac-key", "rsa-2048", "pem", 400}, {"signing-key", "ml-dsa-44", "der", 400},
+		{"signing-key", "ed25519", "jwk", 400},
+	} {
+		own, _ := read(c.what, c.key, "")
+		if text, status := read(c.what, c.key, c.format); status != c.want || status == 200 && text != own {
+			t.Errorf("%s of %s as %s = %d, want %d and its own form", c.what, c.key, c.format, status, c.want)
+		}
+	}
+	m.mustDo(wire.OpRead, "export/public-key/ed25519/v1", nil, nil)
+	m.mustDo(wire.OpDelete, "keys/ed25519/soft-delete", nil, nil)
+	if status, _, _ := m.ask(wire.OpRead, "export/signing-key/ed25519", nil); status != 400 {
+		t.Errorf("exporting a soft-deleted key = %d, want a refusal", status)
 	}
 }

@@ -150,9 +150,13 @@ func (e *Engine) usable(ctx context.Context, name, what string) (*readyKey, erro
 	case k == nil:
 		return nil, errs.New(errs.Invalid, "%s key not found", what)
 	case k.SoftDeleted:
-		return nil, errs.New(errs.Invalid, "the key %q is soft-deleted; restore it at keys/%s/soft-delete-restore to use it", name, name)
+		return nil, errSoftDeleted(name)
 	}
 	return k, nil
+}
+
+func errSoftDeleted(name string) error {
+	return errs.New(errs.Invalid, "the key %q is soft-deleted; restore it at keys/%s/soft-delete-restore to use it", name, name)
 }
 
 // version is one version of a key, ready for use.

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/leasehold/leasehold/internal/engines/transit/primitive"
@@ -20,6 +21,7 @@ type exportIn struct {
 	nameIn
 	Type    string `json:"type" doc:"What to export: encryption-key, signing-key, hmac-key, cmac-key, public-key or certificate-chain."`
 	Version string `json:"version" doc:"Version to export, or latest; nothing: all that decrypt or verify."`
+	Format  string `json:"format" doc:"Form of the keys: raw (base64 of symmetric and ed25519 keys), der (base64 of PKCS #8, or PKIX of public keys) or pem (the same in PEM); nothing: that of the type."`
 }
 
 type exportOut struct {
@@ -34,6 +36,10 @@ func (e *Engine) export(ctx context.Context, _ *route.Request, in exportIn) (exp
 	default:
 		return exportOut{}, errs.New(errs.Invalid, "invalid export type: %s", in.Type)
 	}
+	form, ok := primitive.FormNamed(in.Format)
+	if !ok {
+		return exportOut{}, errs.New(errs.Invalid, "invalid format: %s; use raw, der or pem, or leave it out", in.Format)
+	}
 	k, err := e.key(ctx, in.Name)
 	if err != nil {
 		return exportOut{}, err
@@ -44,6 +50,9 @@ func (e *Engine) export(ctx context.Context, _ *route.Request, in exportIn) (exp
 	open := in.Type == "public-key" || in.Type == "certificate-chain" // nothing secret about it
 	if !k.Exportable && !open {
 		return exportOut{}, errs.New(errs.Invalid, "private key material is not exportable")
+	}
+	if k.SoftDeleted {
+		return exportOut{}, errSoftDeleted(in.Name)
 	}
 	t := k.Spec.Type
 	able := t.Abilities()
@@ -74,6 +83,9 @@ func (e *Engine) export(ctx context.Context, _ *route.Request, in exportIn) (exp
 		m := primitive.Material{Secret: row.Secret, Public: row.Public}
 		switch in.Type {
 		case "hmac-key":
+			if form != primitive.OwnForm && form != primitive.RawForm {
+				return "", errs.New(errs.Invalid, "an HMAC key has no format %s; use raw, or leave it out", in.Format)
+			}
 			if t == primitive.HMAC {
 				return base64.StdEncoding.EncodeToString(row.Secret), nil
 			}
@@ -82,15 +94,15 @@ func (e *Engine) export(ctx context.Context, _ *route.Request, in exportIn) (exp
 			if k.Derived {
 				return "", errs.New(errs.Invalid, "a derived key has a public key for each context; read it at keys/%s?context=", in.Name)
 			}
-			text, second, err := primitive.PublicText(k.Spec, m)
-			return text + second, err
+			text, err := primitive.PublicIn(form, k.Spec, m)
+			return text, asCallers(err)
 		case "certificate-chain":
 			if len(row.Chain) == 0 {
 				return "", errs.New(errs.Invalid, "selected key version does not have a certificate chain set")
 			}
 			return pemChain(row.Chain), nil
 		}
-		text, err := primitive.SecretText(k.Spec, m)
+		text, err := primitive.SecretIn(form, k.Spec, m)
 		return text, asCallers(err)
 	})
 }
@@ -105,7 +117,7 @@ func (e *Engine) exportVersions(ctx context.Context, k *readyKey, version string
 	case "latest":
 		from = k.Latest
 	default:
-		n, err := strconv.Atoi(version)
+		n, err := strconv.Atoi(strings.TrimPrefix(version, "v"))
 		if err != nil {
 			return out, errs.New(errs.Invalid, "invalid key version %q: it is a number, or latest", version)
 		}

@@ -75,6 +75,73 @@ func SecretText(s Spec, m Material) (string, error) {
 	return base64.StdEncoding.EncodeToString(m.Secret), nil
 }
 
+// Form is how an exported key is written.
+type Form int
+
+// The forms.
+const (
+	OwnForm Form = iota // what PublicText and SecretText give
+	RawForm             // base64 of the key itself, where that is a string of bytes
+	DERForm             // base64 of PKCS #8, or PKIX of a public key
+	PEMForm             // the same in PEM
+)
+
+// FormNamed finds a form by its name on the wire; "" is the type's own.
+func FormNamed(name string) (Form, bool) {
+	f, ok := map[string]Form{"": OwnForm, "raw": RawForm, "der": DERForm, "pem": PEMForm}[name]
+	return f, ok
+}
+
+// PublicIn is a public key in a form.
+func PublicIn(f Form, s Spec, m Material) (string, error) {
+	switch stored, err := s.has(f); {
+	case err != nil:
+		return "", err
+	case stored && f == DERForm:
+		return base64.StdEncoding.EncodeToString(m.Public), nil
+	case stored && f == PEMForm:
+		return pemOf("PUBLIC KEY", m.Public), nil
+	}
+	text, second, err := PublicText(s, m)
+	return text + second, err
+}
+
+// SecretIn is a whole key in a form.
+func SecretIn(f Form, s Spec, m Material) (string, error) {
+	switch stored, err := s.has(f); {
+	case err != nil:
+		return "", err
+	case len(m.Secret) == 0:
+		return "", ErrNoPrivate
+	case stored && f == DERForm:
+		return base64.StdEncoding.EncodeToString(m.Secret), nil
+	case stored && f == PEMForm:
+		return pemOf("PRIVATE KEY", m.Secret), nil
+	}
+	return SecretText(s, m)
+}
+
+// has reports whether a form is what keys are stored in, or else what their own
+// text is; an error says that they have no such form.
+func (s Spec) has(f Form) (stored bool, err error) {
+	der, raw := false, true
+	switch s.Type {
+	case Ed25519:
+		der = true
+	case ECDSAP256, ECDSAP384, ECDSAP521, RSA2048, RSA3072, RSA4096:
+		der, raw = true, false
+	case Hybrid:
+		raw = false
+	}
+	switch {
+	case f == OwnForm, f == RawForm && raw:
+		return false, nil
+	case f != RawForm && der:
+		return true, nil
+	}
+	return false, fmt.Errorf("keys of type %s have no such format", s.Type)
+}
+
 // Wrappable is the form in which a key is wrapped for another server: the key
 // itself of a symmetric one, PKCS #8 of others.
 func Wrappable(m Material) ([]byte, error) {
