@@ -42,8 +42,10 @@ type Work struct {
 type Handler interface {
 	// Run finishes, or moves to a later time, every item it is given, in the
 	// store, and returns the last error of the target itself, if any. Only a
-	// ConnFault counts against the breaker. Items come in order of time and
-	// belong to one target.
+	// ConnFault counts against the breaker. An error, of the store too, says
+	// that something was left which could not be done: behind a fence, what was
+	// left without one is not looked at again until that is lifted. Items come
+	// in order of time and belong to one target.
 	Run(ctx context.Context, target string, items []Work) error
 }
 

@@ -32,18 +32,24 @@ type lane struct {
 	notify   chan struct{}  // closed over by poke; capacity one
 
 	// ---
-	inFlight map[string]bool      // keys handed to a handler
-	cooling  map[string]time.Time // keys that a handler left: not again before
-	cursor   string               // where to read on, while work is held
-	moved    time.Time            // when the low-water mark was last moved
-	did      bool                 // something was finished since then
+	inFlight map[string]bool    // keys handed to a handler
+	cooling  map[string]cooling // keys that a handler may have left
+	cursor   string             // where to read on, while work is held
+	moved    time.Time          // when the low-water mark was last moved
+	did      bool               // something was finished since then
+}
+
+// cooling is a key that is not handed out again before a time.
+type cooling struct {
+	until  time.Time
+	failed bool // it was to be done, and may have been left
 }
 
 func newLane(s *Set, target string, lim Limits) *lane {
 	return &lane{
 		set: s, target: target, limits: lim, slots: make(chan struct{}, lim.Create),
 		notify: make(chan struct{}, 1), batches: map[string]any{},
-		inFlight: map[string]bool{}, cooling: map[string]time.Time{},
+		inFlight: map[string]bool{}, cooling: map[string]cooling{},
 	}
 }
 
@@ -188,7 +194,7 @@ func (l *lane) finish(r result) {
 	now := l.set.cfg.Now()
 	for _, w := range r.items {
 		delete(l.inFlight, w.Key)
-		l.cooling[w.Key] = now.Add(retryAfter)
+		l.cooling[w.Key] = cooling{now.Add(retryAfter), r.err != nil}
 	}
 	l.did = true
 	l.set.mu.Lock()
@@ -210,9 +216,12 @@ func (l *lane) judgeLocked(now time.Time, err error) {
 // the time of the first key that was not taken: later work, or zero when the
 // range ends.
 func (l *lane) page(ctx context.Context, now time.Time, limit int) (items []Work, next time.Time, err error) {
-	for k, t := range l.cooling {
-		if !t.After(now) {
+	for k, c := range l.cooling {
+		if !c.until.After(now) {
 			delete(l.cooling, k)
+			if c.failed {
+				l.cursor = min(l.cursor, k) // it is no work that is held
+			}
 		}
 	}
 	held := l.set.cfg.Held != nil && l.set.cfg.Held()
@@ -243,9 +252,9 @@ func (l *lane) page(ctx context.Context, now time.Time, limit int) (items []Work
 				return false
 			}
 			if !l.inFlight[key] {
-				if until, ok := l.cooling[key]; ok {
-					if next.IsZero() || until.Before(next) {
-						next = until
+				if c, ok := l.cooling[key]; ok {
+					if next.IsZero() || c.until.Before(next) {
+						next = c.until
 					}
 				} else {
 					items = append(items, w)

@@ -210,7 +210,7 @@ func (s *Store) mark(ctx context.Context, items []lane.Work) ([]*ending, error) 
 }
 
 // settle writes down the outcome of a batch and gives the lane the target's
-// own fault, if there was one.
+// own fault, if there was one, or the store's.
 func (s *Store) settle(ctx context.Context, batch []*ending) (fault error) {
 	now := s.cfg.Now()
 	var gone, stay []*ending
@@ -254,6 +254,9 @@ func (s *Store) settle(ctx context.Context, batch []*ending) (fault error) {
 	for _, err := range []error{s.remove(ctx, gone), s.reschedule(ctx, stay)} {
 		if err != nil {
 			s.cfg.Log.Error("writing down the end of leases; it is done again", "error", err)
+			if fault == nil {
+				fault = err
+			}
 		}
 	}
 	return fault

@@ -309,7 +309,7 @@ func (h offers) Run(ctx context.Context, _ string, items []lane.Work) error {
 		})
 		if err != nil {
 			h.s.cfg.Log.Error("wiping what was kept for sharing; it is done again", "error", err)
-			return nil
+			return err
 		}
 		items = items[n:]
 	}

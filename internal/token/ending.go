@@ -29,19 +29,20 @@ type doomed struct {
 
 // Run implements lane.Handler: it marks what has expired, hands the mark down
 // to children, makes owned leases due, and then removes the rows.
-func (h handler) Run(ctx context.Context, _ string, items []lane.Work) error {
+func (h handler) Run(ctx context.Context, _ string, items []lane.Work) (last error) {
 	work := context.WithoutCancel(ctx)
 	for len(items) > 0 {
 		n, begun := min(len(items), atOnce), time.Now()
 		if err := h.s.end(work, items[:n]); err != nil {
 			h.s.cfg.Log.Error("ending tokens; it is done again", "error", err)
+			last = err
 		}
 		if n >= lane.Crowd { // refused already, gone or not
 			lane.Rest(ctx, begun)
 		}
 		items = items[n:]
 	}
-	return nil
+	return last
 }
 
 func (s *Store) end(ctx context.Context, items []lane.Work) error {
