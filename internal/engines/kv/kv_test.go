@@ -167,6 +167,10 @@ func TestV1(t *testing.T) {
 	m.do(wire.OpList, "", "").want(t, "list", 200, `{"keys":["app","app/","t"]}`)
 	m.do(wire.OpList, "app", "").want(t, "list of a folder", 200, `{"keys":["one"]}`)
 	m.do(wire.OpRead, "app/", "").want(t, "read of a folder", 404, "")
+	if _, _, err := m.table.Lookup(wire.OpRead, ""); err != nil {
+		t.Errorf("read of the mount itself: %v, want a path at which nothing is", err)
+	}
+	m.do(wire.OpRead, "", "").want(t, "read of the mount itself", 404, "")
 	m.do(wire.OpUpdate, "empty", `{}`).want(t, "empty object", 400, "")
 	m.do(wire.OpUpdate, "empty", "").want(t, "no body", 400, "")
 	m.do(wire.OpUpdate, "folder/", `{"a":1}`).want(t, "write to a folder", 400, "")
@@ -253,6 +257,9 @@ func TestV2Patch(t *testing.T) {
 	m := open(t, mem.New(), "2")
 	if r := m.do(wire.OpPatch, "data/app", `{"data":{"a":1}}`); r.status != 404 || r.data != "raw:" {
 		t.Errorf("patch of nothing = %+v, want 404 without a body", r)
+	}
+	if r := m.do(wire.OpPatch, "data/app", `{"data":{"a":1},"options":{"cas":3}}`); r.status != 404 || r.data != "raw:" {
+		t.Errorf("patch of version 3 of nothing = %+v, want 404 without a body", r)
 	}
 	m.do(wire.OpUpdate, "data/app", `{"data":{"user":"carol","pw":"x","nest":{"a":1,"b":{"c":2}}}}`).want(t, "write", 200, "")
 	m.do(wire.OpPatch, "data/app", `{"data":{"user":"dave","pw":null,"extra":[1,null],"nest":{"b":{"d":3}},"new":{"x":null,"y":1}}}`).want(t, "patch", 200, `{"version":2}`)
@@ -362,6 +369,14 @@ func TestV2Metadata(t *testing.T) {
 	m.do(wire.OpUpdate, "metadata/m", `{"custom_metadata":{`+strings.Join(many, ",")+`}}`).want(t, "too many", 400, "")
 	m.do(wire.OpUpdate, "config", `{"cas_required":true}`).want(t, "config", 204, "")
 	m.do(wire.OpUpdate, "data/other", `{"data":{}}`).want(t, "cas demanded by the mount", 400, "")
+	for _, op := range []wire.Op{wire.OpUpdate, wire.OpPatch} {
+		if r := m.do(op, "metadata/m", `{"cas_required":false}`); r.status != 204 || len(r.warnings) != 1 {
+			t.Errorf("%s of cas_required=false where the mount demands it = %+v, want a warning", op, r)
+		}
+		if r := m.do(op, "metadata/m", `{"cas_required":true}`); r.status != 204 || len(r.warnings) != 0 {
+			t.Errorf("%s of cas_required=true = %+v, want no warning", op, r)
+		}
+	}
 }
 
 func TestV2Misplaced(t *testing.T) {
@@ -370,6 +385,21 @@ func TestV2Misplaced(t *testing.T) {
 		r := m.do(op, "app", `{"a":"b"}`)
 		if r.status != 404 || r.data != "null" || len(r.warnings) != 1 {
 			t.Errorf("%s app = %+v, want 404 with a warning and null", op, r)
+		}
+	}
+	// Paths of version 2 are not misplaced because of what is asked of them.
+	for _, c := range []struct {
+		op   wire.Op
+		path string
+	}{
+		{wire.OpList, "data"}, {wire.OpList, "data/app"}, {wire.OpUpdate, "subkeys/app"}, {wire.OpDelete, "config"},
+		{wire.OpRead, "delete/app"}, {wire.OpDelete, "destroy/app"}, {wire.OpPatch, "undelete/app"}, {wire.OpList, "subkeys/app"},
+	} {
+		m.do(c.op, c.path, "").want(t, c.op.String()+" "+c.path, 405, "")
+	}
+	for _, root := range []string{"data/", "metadata/"} {
+		if r := m.do(wire.OpRead, root, ""); r.status != 404 || r.data != "" || len(r.warnings) != 0 {
+			t.Errorf("read of %s = %+v, want a bare 404: nothing can be there", root, r)
 		}
 	}
 }

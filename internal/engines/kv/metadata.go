@@ -177,22 +177,47 @@ func (e *v2) writeMetadata(ctx context.Context, req *route.Request, in metadataI
 	if in.empty() {
 		return route.None{}, nil // makes nothing of nothing
 	}
-	err := e.changeMeta(ctx, path, func(_ storage.Tx, m *keyMeta) (*keyMeta, error) {
+	moot := false
+	err := e.changeMeta(ctx, path, func(tx storage.Tx, m *keyMeta) (_ *keyMeta, err error) {
 		if m == nil {
 			m = &keyMeta{Created: e.env.Now().UnixNano()}
 		}
+		if moot, err = in.moot(tx); err != nil {
+			return nil, err
+		}
 		return m, in.apply(m, false)
 	})
+	if err == nil && moot {
+		req.Warn(mootWarning)
+	}
 	return route.None{}, err
 }
 
+const mootWarning = `"cas_required" set to false, but the mount's config demands it for all secrets`
+
+// moot reports that the settings free a secret from what the mount demands.
+func (in *metadataIn) moot(tx storage.Tx) (bool, error) {
+	if !in.CASRequired.Set || in.CASRequired.Value {
+		return false, nil
+	}
+	c, err := getConfig(tx)
+	return c.CASRequired, err
+}
+
 func (e *v2) patchMetadata(ctx context.Context, req *route.Request, in metadataIn) (route.None, error) {
-	err := e.changeMeta(ctx, req.Param("path"), func(_ storage.Tx, m *keyMeta) (*keyMeta, error) {
+	moot := false
+	err := e.changeMeta(ctx, req.Param("path"), func(tx storage.Tx, m *keyMeta) (_ *keyMeta, err error) {
 		if m == nil {
 			return nil, errAbsent
 		}
+		if moot, err = in.moot(tx); err != nil {
+			return nil, err
+		}
 		return m, in.apply(m, true)
 	})
+	if err == nil && moot {
+		req.Warn(mootWarning)
+	}
 	if errors.Is(err, errAbsent) {
 		req.AnswerRaw(&route.Raw{Status: http.StatusNotFound})
 		return route.None{}, nil

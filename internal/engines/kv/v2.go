@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -63,10 +65,21 @@ func guard[In, Out any](e *v2, h route.Handler[In, Out]) route.Handler[In, Out] 
 	}
 }
 
+// own are the paths of version 2 that have others below them.
+var own = []string{"data", "metadata", "delete", "undelete", "destroy", "subkeys"}
+
 // misplaced answers requests that were meant for version 1, as clients that
-// know both versions expect it.
+// know both versions expect it. One with a path of version 2 was not: it asks
+// for what that path cannot do.
 func misplaced(verb string) route.Handler[anyIn, route.None] {
 	return func(_ context.Context, req *route.Request, _ anyIn) (route.None, error) {
+		first, below, inside := strings.Cut(req.Path, "/")
+		switch {
+		case below == "" && inside && req.Op == wire.OpRead && (first == "data" || first == "metadata"):
+			return route.None{}, errs.Gone
+		case inside && slices.Contains(own, first), req.Path == "config":
+			return route.None{}, errs.New(errs.Unsupported, "unsupported operation")
+		}
 		req.Warn("Invalid path for a versioned K/V secrets engine. See the API docs for the appropriate API endpoints to use. "+
 			"If using the CLI, use 'kv %s' for this operation.", verb)
 		return route.None{}, &errs.Error{Kind: errs.NotFound, Data: wire.Value("null")}
@@ -173,7 +186,7 @@ func (e *v2) writeData(ctx context.Context, req *route.Request, in writeIn) (ver
 	if in.Data.Value != nil {
 		data = in.Data.Value
 	}
-	return e.add(ctx, req.Param("path"), in, func(storage.Tx, *keyMeta) ([]byte, error) { return data, nil })
+	return e.add(ctx, req.Param("path"), in, false, func(storage.Tx, *keyMeta) ([]byte, error) { return data, nil })
 }
 
 // errAbsent is why a patch has nothing to change.
@@ -184,7 +197,7 @@ func (e *v2) patchData(ctx context.Context, req *route.Request, in writeIn) (ver
 		return versionOut{}, errs.New(errs.Invalid, "no data provided")
 	}
 	path := req.Param("path")
-	out, err := e.add(ctx, path, in, func(tx storage.Tx, m *keyMeta) ([]byte, error) {
+	out, err := e.add(ctx, path, in, true, func(tx storage.Tx, m *keyMeta) ([]byte, error) {
 		v := m.find(0)
 		switch {
 		case v == nil:
@@ -203,8 +216,10 @@ func (e *v2) patchData(ctx context.Context, req *route.Request, in writeIn) (ver
 	return out, err
 }
 
-// add writes a new version, whose data are what content gives.
-func (e *v2) add(ctx context.Context, path string, in writeIn, content func(storage.Tx, *keyMeta) ([]byte, error)) (versionOut, error) {
+// add writes a new version, whose data are what content gives. With known
+// there must be metadata already, or the error is errAbsent, whatever version
+// the caller takes for the newest.
+func (e *v2) add(ctx context.Context, path string, in writeIn, known bool, content func(storage.Tx, *keyMeta) ([]byte, error)) (versionOut, error) {
 	if err := checkPath(path); err != nil {
 		return versionOut{}, err
 	}
@@ -219,6 +234,9 @@ func (e *v2) add(ctx context.Context, path string, in writeIn, content func(stor
 		m, err := getMeta(tx, path)
 		if err != nil {
 			return err
+		}
+		if m == nil && known {
+			return errAbsent
 		}
 		if m == nil {
 			m = &keyMeta{Created: now.UnixNano()}
