@@ -233,7 +233,11 @@ func (f fields[Out, In]) declare(e *Engine, t *route.Table) {
 	}
 	if f.clear != nil {
 		route.Delete(t, pattern, func(ctx context.Context, _ *route.Request, in roleIn) (route.None, error) {
-			return route.None{}, e.change(ctx, in.name(), false, func(r *roleRow, _ bool) error { f.clear(r); return nil })
+			err := e.change(ctx, in.name(), false, func(r *roleRow, _ bool) error { f.clear(r); return nil })
+			if errs.Is(err, errs.NotFound) { // what is not there has nothing to put back
+				err = nil
+			}
+			return route.None{}, err
 		}, route.Doc("Put back "+f.what+" to the default."))
 	}
 }
