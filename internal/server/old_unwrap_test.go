@@ -24,3 +24,19 @@ func TestOldUnwrap(t *testing.T) {
 		t.Errorf("unwrapping it again = %d, %s", status, body)
 	}
 }
+
+// TestUnwrappingTakesAUse unwraps by another token, which the request costs one
+// of its uses, as any request does that it is shown with.
+func TestUnwrappingTakesAUse(t *testing.T) {
+	l := startLocal(t, "")
+	tok := l.must("POST", "auth/token/create", `{"policies": ["default"], "ttl": "1h", "num_uses": 2}`).Auth.Token
+	for i, want := range []int{200, 200, 403} {
+		wrapped := l.must("POST", "sys/wrapping/wrap", `{"a": 1}`, "X-Vault-Wrap-TTL", "60").Wrap.Token
+		if status, body := l.ask("POST", "sys/wrapping/unwrap", tok, `{"token": "`+wrapped+`"}`); status != want {
+			t.Errorf("unwrapping with use %d of 2 = %d, %s, want %d", i+1, status, body, want)
+		}
+	}
+	if status, body := l.ask("GET", "auth/token/lookup-self", tok, ""); status != 403 {
+		t.Errorf("the token after its uses = %d, %s, want 403", status, body)
+	}
+}

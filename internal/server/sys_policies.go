@@ -158,6 +158,30 @@ func (a access) Of(ctx context.Context, ns string, text secret.String, from neti
 	if err != nil {
 		return nil, err
 	}
+	return a.in(ctx, ns, t, set)
+}
+
+func (a access) Spend(ctx context.Context, ns string, text secret.String, from netip.Addr) (sys.Rights, error) {
+	t, set, err := a.find(ctx, text, from)
+	if err != nil {
+		return nil, err
+	}
+	tokens, err := a.c.Tokens()
+	if err != nil {
+		return nil, err
+	}
+	last, err := tokens.Use(ctx, t)
+	if err == nil && last {
+		err = tokens.Revoke(context.WithoutCancel(ctx), t.Key)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return a.in(ctx, ns, t, set)
+}
+
+// in are the rights of a token in a namespace.
+func (a access) in(ctx context.Context, ns string, t *token.Token, set *policy.Set) (sys.Rights, error) {
 	below, ok, err := a.c.NamespaceBelow(ctx, t.Namespace, ns)
 	if err == nil && !ok {
 		err = errs.New(errs.Denied, "permission denied")

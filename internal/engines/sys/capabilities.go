@@ -18,6 +18,9 @@ type Access interface {
 	// bound to other addresses than from, is errs.Denied; a zero from is not
 	// judged.
 	Of(ctx context.Context, ns string, token secret.String, from netip.Addr) (Rights, error)
+	// Spend is Of for the request that the token came with: where its uses are
+	// limited, one is taken before anything is decided.
+	Spend(ctx context.Context, ns string, token secret.String, from netip.Addr) (Rights, error)
 	// OfAccessor finds the rights of the token with an accessor, or
 	// errs.Invalid.
 	OfAccessor(ctx context.Context, ns, accessor string) (Rights, error)

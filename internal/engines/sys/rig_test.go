@@ -306,6 +306,10 @@ func (b accessBook) Of(_ context.Context, _ string, token secret.String, _ netip
 	return rights(r), nil
 }
 
+func (b accessBook) Spend(ctx context.Context, ns string, token secret.String, from netip.Addr) (sys.Rights, error) {
+	return b.Of(ctx, ns, token, from)
+}
+
 func (b accessBook) OfAccessor(ctx context.Context, _, accessor string) (sys.Rights, error) {
 	r, err := b.Of(ctx, "root", secret.New(strings.TrimPrefix(accessor, "acc-")), netip.Addr{})
 	if err != nil {

@@ -69,7 +69,7 @@ func (e *Engine) unwrap(ctx context.Context, req *route.Request, in wrappingIn) 
 	case token.IsZero():
 		token = req.Caller.Token
 	case !token.Equal(req.Caller.Token):
-		rights, err := e.cfg.Access.Of(ctx, req.Mount.Namespace, req.Caller.Token, req.Remote)
+		rights, err := e.cfg.Access.Spend(ctx, req.Mount.Namespace, req.Caller.Token, req.Remote)
 		if err != nil {
 			return nil, err
 		}
