@@ -273,6 +273,9 @@ func (e *Engine) enable(ctx context.Context, req *route.Request, in enableIn, cl
 		}
 		return none, errs.New(errs.Invalid, "plugin not found in the catalog: %s: this server has %s", m.Type, has)
 	}
+	if err := checkOptions(m.Type, m.Options); err != nil {
+		return none, err
+	}
 	t := in.Config.tuning
 	t.Description, t.Options = wire.Opt[string]{}, nil
 	if err := e.applyTuning(&m, t); err != nil {

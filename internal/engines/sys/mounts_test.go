@@ -57,6 +57,8 @@ func TestMountsThatAreRefused(t *testing.T) {
 		{"mounts/x", `{"type":"kv","config":{"default_lease_ttl":"soon"}}`, "default_lease_ttl"},
 		{"mounts/x", `{"type":"kv","config":{"listing_visibility":"perhaps"}}`, "listing_visibility"},
 		{"mounts/x", `{"type":"kv","config":{"token_type":"batch"}}`, "auth mounts"},
+		{"mounts/x", `{"type":"kv","options":{"version":"3"}}`, "version"},
+		{"mounts/kv/tune", `{"options":{"version":"3"}}`, "version"},
 		{"auth/token", `{"type":"userpass"}`, "already in use"},
 		{"auth/x", `{"type":"kv"}`, "not found in the catalog"},
 		{"mounts/none/tune", `{"description":"x"}`, "no mount entry found"},

@@ -164,11 +164,23 @@ func (e *Engine) applyTuning(m *Mount, t tuning) error {
 	return e.applyOptions(m, t.Options)
 }
 
+// checkOptions refuses options with which no engine could be made: the mount
+// would answer nothing but errors until it is tuned again.
+func checkOptions(typ string, options map[string]string) error {
+	if v := options["version"]; typ == "kv" && v != "" && v != "1" && v != "2" {
+		return errs.New(errs.Invalid, "invalid version provided: %q; kv has version 1 and 2", v)
+	}
+	return nil
+}
+
 // applyOptions adds options. A kv mount can go from version 1 to 2 and not
 // back.
 func (e *Engine) applyOptions(m *Mount, options wire.KV) error {
 	if len(options) == 0 {
 		return nil
+	}
+	if err := checkOptions(m.Type, options); err != nil {
+		return err
 	}
 	next := make(map[string]string, len(m.Options)+len(options))
 	for k, v := range m.Options {
