@@ -86,6 +86,7 @@ func (x *exchange) authorise(ctx context.Context) error {
 				op = wire.OpCreate
 				x.r.Op = op
 			}
+			x.r.OnlyUpdate = there && !c.Allowed
 		}
 	}
 	d := x.set.Allow(x.judged, op)

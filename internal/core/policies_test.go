@@ -1,12 +1,15 @@
 package core_test
 
 import (
+	"context"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/leasehold/leasehold/internal/core"
+	"github.com/leasehold/leasehold/internal/engine"
 	"github.com/leasehold/leasehold/internal/errs"
+	"github.com/leasehold/leasehold/internal/route"
 	"github.com/leasehold/leasehold/internal/secret"
 	"github.com/leasehold/leasehold/internal/storage/mem"
 	"github.com/leasehold/leasehold/internal/wire"
@@ -60,4 +63,35 @@ func TestPolicyExpires(t *testing.T) {
 			t.Errorf("Policy = %+v, %v, want a new one", row, err)
 		}
 	})
+}
+
+// vanishing is an engine whose thing goes away between the policies' question
+// and the write.
+type vanishing struct{}
+
+type thing struct {
+	Made bool `json:"made"`
+}
+
+func (vanishing) Routes(t *route.Table) {
+	route.Write(t, "thing", func(_ context.Context, req *route.Request, _ thing) (thing, error) {
+		return thing{Made: !req.OnlyUpdate}, nil
+	}, route.Exists(func(context.Context, *route.Request, thing) (bool, error) { return true, nil }))
+}
+
+// TestUpdateIsNoCreation writes what has just gone: only who may create it
+// makes it anew.
+func TestUpdateIsNoCreation(t *testing.T) {
+	r := openWith(t, mem.New(), map[string]engine.Factory{
+		"secret/vanishing": func(context.Context, engine.Env) (engine.Engine, error) { return vanishing{}, nil },
+	})
+	r.mount("v/", "vanishing", nil)
+	for capabilities, want := range map[string]string{`"update"`: `{"made":false}`, `"create", "update"`: `{"made":true}`} {
+		if err := r.c.WritePolicy(t.Context(), core.ACLPolicy, "root", "w", `path "v/*" { capabilities = [`+capabilities+`] }`); err != nil {
+			t.Fatal(err)
+		}
+		if got := string(r.ok(wire.OpUpdate, "v/thing", r.token("w"), "").Data.AppendJSON(nil)); got != want {
+			t.Errorf("with %s = %s, want %s", capabilities, got, want)
+		}
+	}
 }

@@ -27,6 +27,10 @@ type Request struct {
 	Remote netip.Addr
 	Query  url.Values
 	Body   []byte // one JSON value, checked by httpapi; nil without a body
+	// OnlyUpdate says that what the request names was there when the policies
+	// were asked, and that the caller may not create it: whoever finds it gone
+	// by now makes no new one.
+	OnlyUpdate bool
 	// Octets is the body of a request that is bytes, for an endpoint that
 	// takes them; its fields are then in the query.
 	Octets []byte

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/leasehold/leasehold/internal/route"
 	"github.com/leasehold/leasehold/internal/wire"
 )
 
@@ -127,5 +128,20 @@ func TestExportFormats(t *testing.T) {
 	m.mustDo(wire.OpDelete, "keys/ed25519/soft-delete", nil, nil)
 	if status, _, _ := m.ask(wire.OpRead, "export/signing-key/ed25519", nil); status != 400 {
 		t.Errorf("exporting a soft-deleted key = %d, want a refusal", status)
+	}
+}
+
+// TestKeyThatJustWent encrypts with a key that was deleted after the policies
+// were asked: who may not create one does not bring it back.
+func TestKeyThatJustWent(t *testing.T) {
+	m := newMount(t)
+	if status, _, err := m.call(&route.Request{Op: wire.OpUpdate, OnlyUpdate: true, Body: []byte(`{"plaintext":"QQ=="}`)}, "encrypt/a"); status != 400 {
+		t.Errorf("encrypt = %d, %v, want it refused", status, err)
+	}
+	if status, _, err := m.call(&route.Request{Op: wire.OpUpdate, OnlyUpdate: true, Octets: []byte("x")}, "encrypt/a"); status != 400 {
+		t.Errorf("encrypting bytes = %d, %v, want it refused", status, err)
+	}
+	if status, _, _ := m.ask(wire.OpRead, "keys/a", nil); status != 404 {
+		t.Errorf("the key is there again: reading it = %d", status)
 	}
 }

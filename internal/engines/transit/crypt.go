@@ -122,23 +122,24 @@ func (e *Engine) encrypt(ctx context.Context, req *route.Request, in cryptIn) (c
 		return cryptOut{}, err
 	}
 	if k == nil {
-		// The policies were asked for the right to create it: see Exists.
 		if !in.Batch.Set() && !in.Plaintext.Set {
 			return cryptOut{}, errNoPlaintext
 		}
-		if err := e.createForEncrypt(ctx, &in); err != nil {
+		if err := e.createForEncrypt(ctx, req, &in); err != nil {
 			return cryptOut{}, err
 		}
 	}
 	return e.each(ctx, req, &in, false, (*Engine).encryptItem)
 }
 
-func (e *Engine) createForEncrypt(ctx context.Context, in *cryptIn) error {
+// createForEncrypt makes the key that was not there. The policies were asked
+// for the right to (see Exists), unless it was there at that moment still.
+func (e *Engine) createForEncrypt(ctx context.Context, req *route.Request, in *cryptIn) error {
 	conf, err := e.keysConfig(ctx)
 	if err != nil {
 		return err
 	}
-	if conf.DisableUpsert {
+	if conf.DisableUpsert || req.OnlyUpdate {
 		return errs.New(errs.Invalid, "encryption key not found")
 	}
 	derived := len(in.Context) > 0

@@ -38,8 +38,7 @@ func (e *Engine) encryptOctets(ctx context.Context, req *route.Request, in octet
 		return nil, err
 	}
 	if k == nil {
-		// The policies were asked for the right to create it: see Exists.
-		if err := e.createForEncrypt(ctx, &cryptIn{nameIn: in.nameIn, itemIn: *in.item()}); err != nil {
+		if err := e.createForEncrypt(ctx, req, &cryptIn{nameIn: in.nameIn, itemIn: *in.item()}); err != nil {
 			return nil, err
 		}
 	}
