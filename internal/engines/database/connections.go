@@ -132,6 +132,11 @@ func (e *Engine) writeConnection(ctx context.Context, req *route.Request, in con
 		c = &kept
 	}
 	in.apply(c)
+	// Whoever writes the password settles a rotation with an unknown end by
+	// hand, unless it may still come through: then both go on being tried.
+	if _, written := in.Password.Get(); written && e.env.Now().Sub(c.Since) >= rotateSettle {
+		c.Candidate, c.Since = secret.String{}, time.Time{}
+	}
 	if err := e.checkConnection(c); err != nil {
 		return route.None{}, err
 	}
@@ -191,9 +196,7 @@ func (in connectionIn) apply(c *connection) {
 	in.Plugin.Apply(&c.Plugin)
 	in.URL.Apply(&c.URL)
 	in.Username.Apply(&c.Username)
-	if pw, ok := in.Password.Get(); ok {
-		c.Password, c.Candidate, c.Since = pw, secret.String{}, time.Time{}
-	}
+	in.Password.Apply(&c.Password)
 	if v, ok := in.AllowedRoles.Get(); ok {
 		c.AllowedRoles = slices.DeleteFunc(slices.Clone(v), func(s string) bool { return s == "" })
 	}

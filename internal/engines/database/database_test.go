@@ -472,8 +472,9 @@ func TestRotateRoot(t *testing.T) {
 		r.stop()
 		r.start()
 		r.mustIssue("app")
-		// Writing the password settles it by hand.
-		r.mustWrite("config/main", object{"password": "manager-pw"})
+		// It could still come through for a minute; a new connection forgets it.
+		r.do(wire.OpDelete, "config/main", nil)
+		r.connect(object{"connection_url": r.url(proxy.Addr())})
 		// Cut after the server did it: the new one is found to work.
 		proxy.Break(tcpproxy.On("ALTER ROLE", 1, tcpproxy.AnswerCut))
 		if a := r.write("rotate-root/main", nil); a.err != nil {
@@ -490,6 +491,37 @@ func TestRotateRoot(t *testing.T) {
 		c := r.mustIssue("group")
 		r.revoke(c)
 	})
+}
+
+// Whoever writes the old password while the server has the new one in hand does
+// not lock us out: both are kept.
+func TestPasswordWrittenDuringRotation(t *testing.T) {
+	r := newRig(t, 0)
+	r.connect(nil)
+	other, err := pgx.Connect(t.Context(), r.pg.Super(r.db))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close(context.WithoutCancel(t.Context()))
+	exec := func(sql string) {
+		if _, err := other.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exec("BEGIN")
+	exec("ALTER ROLE " + r.manager + " CONNECTION LIMIT 100")
+	rotated := make(chan error, 1)
+	go func() { rotated <- r.write("rotate-root/main", nil).err }()
+	r.eventually("the server has the new password in hand", func() bool {
+		return r.pg.Query(t, r.db, "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND usename = '"+r.manager+"'") == "1"
+	})
+	r.mustWrite("config/main", object{"password": "manager-pw"})
+	exec("ROLLBACK")
+	err = <-rotated
+	if _, lerr := r.pg.QueryAs(t.Context(), r.manager, "manager-pw", r.db, "SELECT 1"); lerr == nil {
+		t.Fatalf("the old password works after a rotation that ended with %v", err)
+	}
+	r.mustIssue("app")
 }
 
 // The connection is cut at COMMIT: the caller gets an error, and the lease
