@@ -276,7 +276,7 @@ func (x *exchange) route(ctx context.Context) error {
 	x.r.Query, x.r.Body, x.r.WrapTTL = x.req.Query, x.req.Body, x.req.WrapTTL
 	x.r.Remote, x.r.TLS = x.req.Remote.Addr(), x.req.TLS
 	if m == nil {
-		x.miss = errs.New(errs.NotFound, "no handler for route %q. route entry not found", path)
+		x.miss = errs.New(errs.NotFound, "no handler for route %q. route entry not found", ShownPath(path))
 		return nil
 	}
 	x.m, x.r.Mount = m, m.info

@@ -329,7 +329,7 @@ func (x *exchange) limit(ctx context.Context) error {
 	}
 	q.violations.Add(1)
 	x.unlogged = !s.conf.AuditLogging
-	return errs.Later(after, "request path %q: rate limit quota exceeded", x.req.Path)
+	return errs.Later(after, "request path %q: rate limit quota exceeded", ShownPath(x.req.Path))
 }
 
 func (s *quotaSet) exempts(x *exchange) bool {

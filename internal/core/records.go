@@ -87,7 +87,7 @@ func auditedOctets(body []byte, query url.Values, secret func(string) bool) audi
 // secretFrom is where the path has a secret. One that led nowhere may begin
 // with a namespace yet.
 func (x *exchange) secretFrom() int {
-	if x.space == nil {
+	if x.space == nil || x.m == nil {
 		return secretAnywhere(x.req.Path)
 	}
 	return secretFrom(x.req.Path)

@@ -94,6 +94,15 @@ func TestAuditHidesLiveSecrets(t *testing.T) {
 	l.ask("GET", "auth/token/lookup?token="+tok, l.root, "")
 	l.must("GET", "auth/token/lookup-self", "", "X-Vault-Token", tok)
 	l.ask("POST", "auth/token/lookup/"+tok, l.root, "")
+	l.ask("POST", "gone/auth/token/renew/"+tok, l.root, "") // of a namespace that is not there
+	l.ask("POST", "gone/sys/leases/renew/"+lease, l.root, "")
+	l.ask("POST", "gone/sys/leases/renew/"+lease, "", "")
+	l.must("POST", "sys/quotas/config", `{"enable_rate_limit_audit_logging":true,"rate_limit_exempt_paths":[]}`)
+	l.must("POST", "sys/quotas/rate-limit/renewals", `{"path":"sys/leases/renew/*","rate":1,"interval":"1h"}`)
+	for range 2 {
+		l.ask("POST", "sys/leases/renew/"+lease, l.root, "")
+	}
+	l.must("DELETE", "sys/quotas/rate-limit/renewals", "")
 	l.must("POST", "auth/token/renew", object(map[string]any{"token": tok}))
 	l.must("POST", "sys/capabilities", object(map[string]any{"token": tok, "paths": []string{"kv/a"}}))
 	if status, _ := l.ask("GET", "kv/a", "hvs.strangerstranger", ""); status != 403 {
