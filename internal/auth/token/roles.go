@@ -238,9 +238,10 @@ type writeRoleIn struct {
 	OldBoundCIDRs     wire.Opt[wire.CSV] `json:"bound_cidrs" doc:"Older name of token_bound_cidrs."`
 }
 
-func (e *Engine) writeRole(ctx context.Context, _ *route.Request, in writeRoleIn) (route.None, error) {
+func (e *Engine) writeRole(ctx context.Context, req *route.Request, in writeRoleIn) (route.None, error) {
+	var row roleRow
 	_, err := e.store.Update(ctx, func(tx storage.Tx) error {
-		row := roleRow{V: roleVersion, Name: in.Name, Renewable: true, Type: typeDefaultService}
+		row = roleRow{V: roleVersion, Name: in.Name, Renewable: true, Type: typeDefaultService}
 		b, err := tx.Get(rolePrefix + in.Name)
 		if err != nil {
 			return err
@@ -255,7 +256,25 @@ func (e *Engine) writeRole(ctx context.Context, _ *route.Request, in writeRoleIn
 		}
 		return tx.Put(rolePrefix+in.Name, wire.Marshal(&row))
 	})
-	return route.None{}, err
+	if err != nil {
+		return route.None{}, err
+	}
+	for _, f := range []struct {
+		name string
+		both bool
+	}{
+		{"period", in.Period.Set && in.OldPeriod.Set},
+		{"explicit_max_ttl", in.ExplicitMaxTTL.Set && in.OldExplicitMaxTTL.Set},
+		{"bound_cidrs", in.BoundCIDRs.Set && in.OldBoundCIDRs.Set},
+	} {
+		if f.both {
+			req.Warn("both 'token_%s' and its older name '%s' were given; the latter is ignored", f.name, f.name)
+		}
+	}
+	if most := req.Mount.MaxTTL; most > 0 && row.ExplicitMaxTTL.Duration() > most {
+		req.Warn("token_explicit_max_ttl of %q is greater than the mount's maximum of %q, which cuts it", row.ExplicitMaxTTL.Duration(), most)
+	}
+	return route.None{}, nil
 }
 
 func (in writeRoleIn) apply(row *roleRow) error {

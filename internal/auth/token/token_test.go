@@ -478,6 +478,15 @@ func TestRoleFieldsAndTheirOlderNames(t *testing.T) {
 	if _, err := m.do("root", wire.OpRead, "roles/bad", ""); !errs.Is(err, errs.NotFound) {
 		t.Errorf("a refused role reads as %v, want nothing there", err)
 	}
+	for body, warnings := range map[string]int{
+		`{"token_explicit_max_ttl":"9999h"}`: 1, `{"token_explicit_max_ttl":"1h"}`: 0,
+		`{"token_period":"1m","period":"2m","token_bound_cidrs":"10.0.0.0/8","bound_cidrs":"10.0.0.0/8"}`: 2,
+	} {
+		if got := m.must("root", wire.OpUpdate, "roles/w", body).Warnings; len(got) != warnings {
+			t.Errorf("a role with %s warns %q, want %d times", body, got, warnings)
+		}
+		m.must("root", wire.OpDelete, "roles/w", "")
+	}
 	m.must("root", wire.OpUpdate, "roles/b", `{"token_type":"batch","renewable":false}`)
 	keys := m.must("root", wire.OpList, "roles/", "").Data["keys"]
 	if fmt.Sprint(keys) != "[b r]" {
