@@ -94,7 +94,7 @@ func (x *exchange) resume(ctx context.Context, b []byte) error {
 		return err
 	}
 	m := t.byID[held.Mount]
-	if m == nil {
+	if m == nil || !m.Ending.IsZero() { // a batch token has no row that its mark could refuse
 		return errs.New(errs.Denied, "permission denied: the auth mount of the login was removed meanwhile")
 	}
 	who, err := x.u.who(ctx, e)
