@@ -354,7 +354,7 @@ func (u *unsealed) leaseMounts(ns, prefix string) []lease.Mount {
 	for _, m := range t.ofNS[ns] {
 		for _, p := range append([]string{m.Path}, m.Former...) {
 			if strings.HasPrefix(p, prefix) || strings.HasPrefix(prefix, p) {
-				out = append(out, lease.Mount{Namespace: ns, ID: m.ID, Path: p})
+				out = append(out, lease.Mount{Namespace: ns, ID: m.ID, Path: p, Former: p != m.Path})
 				break
 			}
 		}

@@ -402,6 +402,42 @@ func TestRevokePrefix(t *testing.T) {
 	})
 }
 
+// A mount that was moved is found by its former path for what was issued there,
+// and for nothing else: another mount may have that path now.
+func TestMovedMount(t *testing.T) {
+	run(t, func(r *rig) {
+		r.mustIssue("before", time.Hour)
+		r.mount.Path = "moved/"
+		after, err := r.issue(r.store.Draft("moved/creds/app", ""), "after", time.Hour, nil)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		r.mounts = []lease.Mount{{Namespace: ns, ID: mount.ID, Path: mount.Path, Former: true}}
+		if list, _, err := r.store.List(r.t.Context(), ns, lease.Query{Prefix: "database/"}); err != nil || len(list) != 1 || list[0].Path != "database/creds/app" {
+			r.t.Errorf("List(database/) = %+v, %v, want the one that was issued there", list, err)
+		}
+		if keys, err := r.store.Keys(r.t.Context(), ns, "database/creds/app"); err != nil || len(keys) != 1 {
+			r.t.Errorf("Keys(database/creds/app) = %q, %v, want one", keys, err)
+		}
+		if _, err := r.store.RevokePrefix(r.t.Context(), ns, "database/", lease.Revoked, true); err != nil {
+			r.t.Fatal(err)
+		}
+		synctest.Wait()
+		if r.target.has("before") || !r.target.has("after") {
+			r.t.Errorf("logins %q after revoking database/, want only the one of moved/", r.target.users())
+		}
+		r.mounts = []lease.Mount{r.mount}
+		if _, err := r.store.Lookup(r.t.Context(), ns, after.ID); err != nil {
+			r.t.Errorf("Lookup = %v", err)
+		}
+		if _, err := r.store.RevokePrefix(r.t.Context(), ns, "moved/", lease.Revoked, true); err != nil {
+			r.t.Fatal(err)
+		}
+		synctest.Wait()
+		r.nothingLeft()
+	})
+}
+
 // One lease that its engine panics at is tried again and listed; the others of
 // its batch end.
 func TestPoisonedLease(t *testing.T) {

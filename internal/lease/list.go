@@ -23,7 +23,10 @@ func (s *Store) Keys(ctx context.Context, ns, prefix string) ([]string, error) {
 			if rel, ok := strings.CutPrefix(sc.Mount.Path, prefix); ok && rel != "" {
 				// The mount lies below: only whether it has any.
 				from, to := sc.rows()
-				err := v.Scan(from, to, 1, func(string, []byte) bool {
+				err := storage.ScanEach(v, from, to, 0, func(key string, b []byte, bad error) bool {
+					if !sc.holds(key, b, bad) {
+						return true
+					}
 					first, _, _ := strings.Cut(rel, "/")
 					found[first+"/"] = true
 					return false
@@ -54,6 +57,9 @@ func (s *Store) below(v storage.View, sc Scope, found map[string]bool) error {
 	for {
 		next := ""
 		err := storage.ScanEach(v, from, end, 0, func(key string, b []byte, bad error) bool {
+			if !sc.holds(key, b, bad) {
+				return true
+			}
 			name, _, deeper := strings.Cut(key[len(base):], "/")
 			if deeper {
 				found[name+"/"] = true
@@ -121,7 +127,7 @@ func (s *Store) List(ctx context.Context, ns string, q Query) (out []Info, more 
 			}
 			err := storage.ScanEach(v, from, to, 0, func(key string, b []byte, bad error) bool {
 				r, ok := s.listed(key, b, bad)
-				if !ok {
+				if !ok || !sc.holds(key, b, bad) {
 					return true
 				}
 				if q.Irrevocable && (r.Ending == nil || !r.Ending.Irrevocable) {

@@ -138,6 +138,9 @@ func (s *Store) makeDue(ctx context.Context, keys []string, cause Cause) error {
 type Scope struct {
 	Mount Mount
 	Rel   string // "" for all of the mount
+	// issued is the beginning of the paths that are meant, at a mount's former
+	// path; "" for whatever the mount has.
+	issued string
 }
 
 // Scopes are the ranges that a lease path prefix covers.
@@ -145,10 +148,14 @@ func (s *Store) Scopes(ns, prefix string) []Scope {
 	prefix = strings.TrimPrefix(prefix, "/")
 	var out []Scope
 	for _, m := range s.cfg.Mounts(ns, prefix) {
+		issued := ""
+		if m.Former {
+			issued = prefix
+		}
 		if rel, ok := strings.CutPrefix(prefix, m.Path); ok {
-			out = append(out, Scope{m, rel})
+			out = append(out, Scope{m, rel, issued})
 		} else if strings.HasPrefix(m.Path, prefix) {
-			out = append(out, Scope{m, ""})
+			out = append(out, Scope{m, "", issued})
 		}
 	}
 	return out
@@ -159,6 +166,19 @@ func (sc Scope) rows() (from, to string) {
 	return base, storage.PrefixEnd(base)
 }
 
+// holds reports whether a row in the scope's range is meant. One that cannot be
+// read does not say where it was issued.
+func (sc Scope) holds(key string, b []byte, bad error) bool {
+	if sc.issued == "" {
+		return true
+	}
+	if bad != nil {
+		return false
+	}
+	r, err := decodeRow(key, b)
+	return err == nil && strings.HasPrefix(r.Path+"/", sc.issued)
+}
+
 // page reads up to n lease keys of a scope after a key.
 func (s *Store) page(ctx context.Context, sc Scope, after string, n int) (keys []string, err error) {
 	from, to := sc.rows()
@@ -166,9 +186,11 @@ func (s *Store) page(ctx context.Context, sc Scope, after string, n int) (keys [
 		from = rowPrefix + after + "\x00"
 	}
 	err = s.cfg.Store.View(ctx, func(v storage.View) error {
-		return storage.ScanEach(v, from, to, n, func(key string, _ []byte, _ error) bool {
-			keys = append(keys, key[len(rowPrefix):])
-			return true
+		return storage.ScanEach(v, from, to, 0, func(key string, b []byte, bad error) bool {
+			if sc.holds(key, b, bad) {
+				keys = append(keys, key[len(rowPrefix):])
+			}
+			return len(keys) < n
 		})
 	})
 	return keys, err

@@ -114,6 +114,8 @@ type rig struct {
 	kind   *lease.Kind[ref]
 	target *target
 	fenced atomic.Bool
+	mount  lease.Mount   // that issues
+	mounts []lease.Mount // as core names them, whatever it is asked
 	stop   func()
 }
 
@@ -127,7 +129,7 @@ func newRigOn(t *testing.T, db storage.Backend) *rig {
 
 // newRigWith starts a process on a store, beside a target that may have logins.
 func newRigWith(t *testing.T, db storage.Backend, g *target) *rig {
-	r := &rig{t: t, db: db, target: g}
+	r := &rig{t: t, db: db, target: g, mount: mount, mounts: []lease.Mount{mount}}
 	r.kind = &lease.Kind[ref]{Name: "user", Version: 1, End: r.target.end}
 	r.kind.Renew = func(context.Context, string, ref, string, time.Time) error {
 		r.target.set(func() { r.target.renews++ })
@@ -139,7 +141,7 @@ func newRigWith(t *testing.T, db storage.Backend, g *target) *rig {
 		Store: r.db, Lanes: r.lanes, Origin: lease.Origin{Instance: "inst", Epoch: 3},
 		Hash:   func(s string) [32]byte { return sha256.Sum256([]byte("key" + s)) },
 		Kind:   func(m, k string) (lease.AnyKind, bool) { return r.kind, m == "m1" && k == "user" },
-		Mounts: func(_, p string) []lease.Mount { return []lease.Mount{mount} },
+		Mounts: func(string, string) []lease.Mount { return r.mounts },
 		Alive: func(ctx context.Context, _, key string) (bool, error) {
 			alive := false
 			err := r.db.View(ctx, func(v storage.View) error {
@@ -210,7 +212,7 @@ func (r *rig) issue(d *lease.Draft, user string, ttl time.Duration, mk func(ctx 
 	if err != nil {
 		return nil, err
 	}
-	h := lease.Holder{Namespace: ns, Mount: mount, Owner: owner, Live: []string{liveOf}}
+	h := lease.Holder{Namespace: ns, Mount: r.mount, Owner: owner, Live: []string{liveOf}}
 	l, err := r.store.Commit(r.t.Context(), d, h, plan, ttl, 24*time.Hour)
 	if err != nil {
 		return nil, err

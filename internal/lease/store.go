@@ -164,6 +164,9 @@ func (r *row) putDue(tx storage.Tx, key string, at, now time.Time) error {
 type Mount struct {
 	Namespace, ID string
 	Path          string // with the trailing slash, as in lease ids
+	// Former says that the mount has another path now, and another mount may
+	// have this one: it stands for what was issued there alone.
+	Former bool
 }
 
 // Record is the audit record of the end of a lease. It is stored in the
