@@ -3,6 +3,7 @@ package approle
 import (
 	"context"
 	"maps"
+	"net/netip"
 	"strings"
 
 	"github.com/leasehold/leasehold/internal/auth/tokenparams"
@@ -84,7 +85,7 @@ func (e *Engine) login(ctx context.Context, req *route.Request, in loginIn) (*ro
 		return nil, errs.New(errs.Invalid, "source address %q unauthorized by CIDR restrictions on the role", req.Remote)
 	}
 	if !tokenparams.Within(auth.BoundCIDRs, req.Remote) {
-		return nil, errs.New(errs.Denied, "permission denied: the role's tokens cannot be used from %s", req.Remote)
+		return nil, errAddress(req.Remote)
 	}
 	return &auth, nil
 }
@@ -138,6 +139,30 @@ func (e *Engine) use(ctx context.Context, r *role, hash string) error {
 	return err
 }
 
+func errAddress(from netip.Addr) error {
+	return errs.New(errs.Denied, "permission denied: the role's tokens cannot be used from %s", from)
+}
+
+// common are the networks that are in some of a and in some of b; no networks
+// are every one.
+func common(a, b []netip.Prefix) (out []netip.Prefix) {
+	if len(a) == 0 {
+		return b
+	}
+	for _, x := range a {
+		for _, y := range b {
+			switch { // of two that overlap one is in the other
+			case !x.Overlaps(y):
+			case x.Bits() > y.Bits():
+				out = append(out, x)
+			default:
+				out = append(out, y)
+			}
+		}
+	}
+	return out
+}
+
 // narrow adds to a login what its secret id says.
 func (s *secretRow) narrow(auth *route.Auth, req *route.Request) error {
 	if len(s.CIDRs) > 0 {
@@ -154,7 +179,12 @@ func (s *secretRow) narrow(auth *route.Auth, req *route.Request) error {
 		if err != nil {
 			return err
 		}
-		auth.BoundCIDRs = nets
+		// They were within the role's when it was made; the role may have
+		// been narrowed since.
+		if !tokenparams.Within(nets, req.Remote) || !tokenparams.Within(auth.BoundCIDRs, req.Remote) {
+			return errAddress(req.Remote)
+		}
+		auth.BoundCIDRs = common(auth.BoundCIDRs, nets)
 	}
 	if len(s.Metadata) > 0 {
 		both := maps.Clone(s.Metadata)

@@ -2,6 +2,7 @@ package approle_test
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -151,6 +152,32 @@ func TestAddresses(t *testing.T) {
 		}
 		if err == nil && c.role == "token" && len(a.BoundCIDRs) != 1 {
 			t.Errorf("the token is bound to %v", a.BoundCIDRs)
+		}
+	}
+}
+
+// TestNarrowedRole: networks that a role's tokens are bound to hold for secret
+// ids that were made when there were more of them.
+func TestNarrowedRole(t *testing.T) {
+	r := start(t)
+	r.must(wire.OpUpdate, "role/web", `{"role_id":"web","token_bound_cidrs":"192.0.2.0/24,2001:db8::/32"}`)
+	id, _ := r.secretID("web", `{"token_bound_cidrs":"192.0.2.0/25,2001:db8::/48"}`)
+	for _, c := range []struct{ role, from, bound string }{
+		{"192.0.2.0/24,2001:db8::/32", "192.0.2.7", "[192.0.2.0/25 2001:db8::/48]"},
+		{"192.0.2.0/28", "192.0.2.7", "[192.0.2.0/28]"},
+		{"192.0.2.0/28", "192.0.2.100", ""},
+		{"192.0.2.128/25", "192.0.2.7", ""},
+		{"192.0.2.128/25", "192.0.2.200", ""},
+		{"", "192.0.2.7", "[192.0.2.0/25 2001:db8::/48]"},
+	} {
+		r.must(wire.OpUpdate, "role/web", `{"token_bound_cidrs":"`+c.role+`"}`)
+		r.remote = netip.MustParseAddr(c.from)
+		a, err := r.login("web", id)
+		switch {
+		case c.bound == "" && !errs.Is(err, errs.Denied):
+			t.Errorf("with the role bound to %q a login from %s = %v, want it denied", c.role, c.from, err)
+		case c.bound != "" && (err != nil || fmt.Sprint(a.BoundCIDRs) != c.bound):
+			t.Errorf("with the role bound to %q a login from %s = %+v, %v, want a token bound to %s", c.role, c.from, a, err, c.bound)
 		}
 	}
 }
