@@ -351,11 +351,14 @@ func (m *making) time() error {
 			ttl = most
 		case period > 0:
 			ttl = period
-		case ttl == 0:
-			ttl = min(mount.DefaultTTL, most)
-		case ttl > most:
-			m.req.Warn("TTL of %q exceeded the effective max_ttl of %q; TTL value is capped accordingly", ttl, most)
-			ttl = most
+		default:
+			if ttl == 0 {
+				ttl = mount.DefaultTTL
+			}
+			if ttl > most {
+				m.req.Warn("TTL of %q exceeded the effective max_ttl of %q; TTL value is capped accordingly", ttl, most)
+				ttl = most
+			}
 		}
 	}
 	if ttl == 0 {

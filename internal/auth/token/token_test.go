@@ -387,6 +387,7 @@ func TestHowLongATokenLives(t *testing.T) {
 		{`{"policies":["app"]}`, 768 * time.Hour, 0},
 		{`{"policies":["app"],"ttl":"10000h"}`, 768 * time.Hour, 1},
 		{`{"policies":["app"],"ttl":"5h","explicit_max_ttl":"1h"}`, time.Hour, 1},
+		{`{"policies":["app"],"explicit_max_ttl":"1h"}`, time.Hour, 1}, // the default is longer
 		{`{"policies":["app"],"lease":"90"}`, 90 * time.Second, 0},
 		{`{"policies":["app"],"period":"15m","ttl":"5h"}`, 15 * time.Minute, 0},
 		{`{"policies":["app"],"period":"10000h"}`, 768 * time.Hour, 1},
