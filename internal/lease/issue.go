@@ -193,39 +193,61 @@ func (s *Store) committed(ctx context.Context, l *Issued, err error) (*Issued, e
 		}
 		return nil, fmt.Errorf("committing a lease: %w", err)
 	}
-	s.making.add(l)
+	if !s.making.add(l) {
+		if uerr := s.Undo(context.WithoutCancel(ctx), l, MakeFailed); uerr != nil {
+			return nil, errors.Join(errStopping, uerr)
+		}
+		return nil, errStopping
+	}
 	return l, nil
 }
+
+// errStopping is for who asked for a credential that the server, which is being
+// sealed or stopped, does not wait for any more.
+var errStopping = errs.New(errs.Unavailable, "the server is being sealed or stopped; ask again when it is open")
 
 // making holds the leases of this process between their commit and their
 // confirmation, so that stopping can make the rest due. It is no truth: after
 // a crash they end at their expiry.
 type making struct {
-	mu  sync.Mutex
-	now map[*Issued]struct{}
+	mu     sync.Mutex
+	now    map[*Issued]struct{}
+	closed bool // the rest was made due: none is added or confirmed any more
 }
 
-func (m *making) add(l *Issued) {
+func (m *making) add(l *Issued) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.closed {
+		return false
+	}
 	if m.now == nil {
 		m.now = map[*Issued]struct{}{}
 	}
 	m.now[l] = struct{}{}
+	return true
 }
 
-func (m *making) done(l *Issued) {
+// done reports whether the lease still was its request's own.
+func (m *making) done(l *Issued) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.now, l)
+	return !m.closed
+}
+
+func (m *making) close() []*Issued {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.closed = true
+	return slices.Collect(maps.Keys(m.now))
 }
 
 // UndoMaking makes due what is still being made: the server stops and waits no
-// longer. Whoever asked for it gets an error at its confirmation.
+// longer. Whoever asked for it gets an error at its confirmation, and who comes
+// later at the commit.
 func (s *Store) UndoMaking(ctx context.Context) (n int, err error) {
-	s.making.mu.Lock()
-	list := slices.Collect(maps.Keys(s.making.now))
-	s.making.mu.Unlock()
+	list := s.making.close()
 	var failed []error
 	for _, l := range list {
 		failed = append(failed, s.Undo(ctx, l, MakeUnknown))
@@ -281,11 +303,14 @@ func (s *Store) Confirm(ctx context.Context, l *Issued) error {
 		return err
 	})
 	if err == nil {
-		if err = s.live(ctx, l.ns, r); err == nil {
+		err = s.live(ctx, l.ns, r)
+		if err == nil && s.making.done(l) {
 			s.counted.issued.Add(1)
 			return nil
 		}
 		switch {
+		case err == nil:
+			err = errStopping
 		case !errs.Is(err, errs.Invalid): // not known whether it is live
 		case r != nil && !r.Expires.After(s.cfg.Now()):
 			err = errs.New(errs.Invalid, "the lease's TTL of %s was over before the credential was made; give the role a longer default_ttl", r.TTL)

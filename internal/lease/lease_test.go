@@ -219,6 +219,43 @@ func TestStoppingWhileMaking(t *testing.T) {
 	})
 }
 
+// Stopping does not wait for the last requests. What they commit or confirm
+// after the rest was made due must not stand until it expires: nobody gets it.
+func TestStopped(t *testing.T) {
+	t.Run("before the lease", func(t *testing.T) {
+		run(t, func(r *rig) {
+			if _, err := r.store.UndoMaking(r.t.Context()); err != nil {
+				r.t.Fatal(err)
+			}
+			if _, err := r.issue(r.draft(), "alice", time.Hour, nil); !errs.Is(err, errs.Unavailable) {
+				r.t.Errorf("issue = %v, want Unavailable", err)
+			}
+			time.Sleep(time.Second)
+			synctest.Wait()
+			if r.target.has("alice") {
+				r.t.Error("a login was made")
+			}
+			r.nothingLeft()
+		})
+	})
+	t.Run("between reading the lease and the answer", func(t *testing.T) {
+		run(t, func(r *rig) {
+			r.asked = func() {
+				if _, err := r.store.UndoMaking(r.t.Context()); err != nil {
+					r.t.Error(err)
+				}
+			}
+			if _, err := r.issue(r.draft(), "alice", time.Hour, nil); !errs.Is(err, errs.Unavailable) {
+				r.t.Errorf("issue = %v, want Unavailable", err)
+			}
+			r.asked = nil
+			time.Sleep(2 * lease.DefaultLimit)
+			synctest.Wait()
+			r.nothingLeft()
+		})
+	})
+}
+
 func TestCommitNeedsLiveOwner(t *testing.T) {
 	run(t, func(r *rig) {
 		r.put(liveOf, lease.Ended)

@@ -116,6 +116,7 @@ type rig struct {
 	fenced atomic.Bool
 	mount  lease.Mount   // that issues
 	mounts []lease.Mount // as core names them, whatever it is asked
+	asked  func()        // runs when it is asked whether an owner lives
 	stop   func()
 }
 
@@ -143,6 +144,9 @@ func newRigWith(t *testing.T, db storage.Backend, g *target) *rig {
 		Kind:   func(m, k string) (lease.AnyKind, bool) { return r.kind, m == "m1" && k == "user" },
 		Mounts: func(string, string) []lease.Mount { return r.mounts },
 		Alive: func(ctx context.Context, _, key string) (bool, error) {
+			if r.asked != nil {
+				r.asked()
+			}
 			alive := false
 			err := r.db.View(ctx, func(v storage.View) error {
 				b, err := v.Get("alive/t/" + key)
