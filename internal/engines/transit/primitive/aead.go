@@ -7,6 +7,7 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"slices"
 
@@ -108,17 +109,20 @@ func Derive(t Type, secret, context []byte) (Material, error) {
 }
 
 // Convergent is a key whose nonces are made of the plaintext, so that equal
-// plaintexts in equal contexts have equal ciphertexts.
+// plaintexts in equal contexts have equal ciphertexts. What is authenticated
+// with it goes into the nonce, too: two tags under one nonce would give away
+// the key that tags are made by.
 type Convergent struct {
 	aead
-	nonceKey []byte
+	nonceKey    []byte // of plaintexts alone, as Vault has it
+	nonceKeyFor []byte // of plaintexts with associated data
 }
 
-// DeriveConvergent makes the key of one context, and the key of its nonces
+// DeriveConvergent makes the key of one context, and the keys of its nonces
 // behind it in the same output.
 func DeriveConvergent(t Type, secret, context []byte) (*Convergent, error) {
 	n := (Spec{Type: t}).secretSize()
-	b, err := hkdf.Key(sha256.New, secret, nil, string(context), n+sha256.Size)
+	b, err := hkdf.Key(sha256.New, secret, nil, string(context), n+2*sha256.Size)
 	if err != nil {
 		return nil, err
 	}
@@ -126,12 +130,17 @@ func DeriveConvergent(t Type, secret, context []byte) (*Convergent, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Convergent{aead: *a, nonceKey: b[n:]}, nil
+	return &Convergent{aead: *a, nonceKey: b[n : n+sha256.Size], nonceKeyFor: b[n+sha256.Size:]}, nil
 }
 
-// Encrypt encrypts under the nonce of the plaintext.
+// Encrypt encrypts under the nonce of the plaintext and the associated data.
 func (c *Convergent) Encrypt(dst, plaintext []byte, o CipherOptions) ([]byte, error) {
 	h := hmac.New(sha256.New, c.nonceKey)
+	if len(o.AssociatedData) > 0 {
+		h = hmac.New(sha256.New, c.nonceKeyFor)
+		h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(o.AssociatedData))))
+		h.Write(o.AssociatedData)
+	}
 	h.Write(plaintext)
 	o.Nonce = h.Sum(nil)[:c.c.NonceSize()]
 	return c.aead.Encrypt(dst, plaintext, o)
