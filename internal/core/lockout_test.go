@@ -2,6 +2,7 @@ package core_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"sync/atomic"
 	"testing"
@@ -43,6 +44,10 @@ func (d *door) login(_ context.Context, _ *route.Request, in doorIn) (*route.Aut
 	switch in.Word.Reveal() {
 	case "open sesame":
 		return &route.Auth{Policies: []string{"app"}}, nil
+	case "a while":
+		return &route.Auth{TTL: 2 * time.Hour, ExplicitMaxTTL: time.Hour}, nil
+	case "now and then":
+		return &route.Auth{Period: 2000 * time.Hour}, nil
 	case "as root":
 		return &route.Auth{Policies: []string{"Root"}}, nil
 	case "as wrapper":
@@ -293,4 +298,27 @@ func TestLockoutsAreSwept(t *testing.T) {
 		}
 		d.out("name7")
 	})
+}
+
+// TestLoginsThatAreCut are told so, whatever it is that cuts them.
+func TestLoginsThatAreCut(t *testing.T) {
+	d := newDoor(t, nil)
+	for word, want := range map[string]struct {
+		ttl      time.Duration
+		warnings int
+	}{"open sesame": {768 * time.Hour, 0}, "a while": {time.Hour, 1}, "now and then": {768 * time.Hour, 1}} {
+		r := d.do(wire.OpUpdate, "auth/door/login/ann", secret.String{}, fmt.Sprintf(`{"word":%q}`, word))
+		if r.Err != nil {
+			t.Fatal(r.Err)
+		}
+		var got struct {
+			TTL int `json:"lease_duration"`
+		}
+		if err := json.Unmarshal(r.Auth.AppendJSON(nil), &got); err != nil {
+			t.Fatal(err)
+		}
+		if ttl := time.Duration(got.TTL) * time.Second; ttl != want.ttl || len(r.Warnings) != want.warnings {
+			t.Errorf("a login with %q lives %v and warns %q, want %v and %d warnings", word, ttl, r.Warnings, want.ttl, want.warnings)
+		}
+	}
 }

@@ -62,15 +62,19 @@ func (x *exchange) login(ctx context.Context) error {
 	if a.TTL > 0 {
 		ttl = a.TTL
 	}
-	switch {
-	case a.Period > 0:
-		ttl = min(a.Period, most)
-	case ttl > most:
-		x.r.Warn("TTL of %q exceeded the effective max_ttl of %q; TTL value is capped accordingly", ttl, most)
-		ttl = most
-	}
+	end := most
 	if a.ExplicitMaxTTL > 0 {
-		ttl = min(ttl, a.ExplicitMaxTTL)
+		end = min(end, a.ExplicitMaxTTL)
+	}
+	switch {
+	case a.Period > end:
+		x.r.Warn("period of %q exceeded the effective max_ttl of %q; period value is capped accordingly", a.Period, end)
+		ttl = end
+	case a.Period > 0:
+		ttl = a.Period
+	case ttl > end:
+		x.r.Warn("TTL of %q exceeded the effective max_ttl of %q; TTL value is capped accordingly", ttl, end)
+		ttl = end
 	}
 	e.TTL, e.MountMaxTTL = ttl, most
 	e.Expires = x.now().Add(ttl).Round(0)
