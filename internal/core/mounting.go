@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/leasehold/leasehold/internal/engine"
 	"github.com/leasehold/leasehold/internal/errs"
 	"github.com/leasehold/leasehold/internal/lease"
 	"github.com/leasehold/leasehold/internal/storage"
@@ -320,8 +321,11 @@ func (u *unsealed) endMount(ctx context.Context, m Mount) error {
 	if left, err := u.leases.OnMount(ctx, lease.Mount{Namespace: m.Namespace, ID: m.ID}); err != nil || left {
 		return err
 	}
-	if err := u.deletePrefix(ctx, m.slice()); err != nil {
-		return err
+	due := engine.DueOf(m.ID)
+	for _, prefix := range []string{m.slice(), due.Range()} {
+		if err := u.deletePrefix(ctx, prefix); err != nil {
+			return err
+		}
 	}
 	// A request that was let in before may be writing yet. The tombstone
 	// stays until none can be, and then this is done once more.
@@ -329,8 +333,10 @@ func (u *unsealed) endMount(ctx context.Context, m Mount) error {
 		return nil
 	}
 	_, err := u.store.Update(ctx, func(tx storage.Tx) error {
-		if err := tx.Delete(m.LiveKey()); err != nil {
-			return err
+		for _, key := range []string{m.LiveKey(), due.Mark()} {
+			if err := tx.Delete(key); err != nil {
+				return err
+			}
 		}
 		return tx.Delete(m.rowKey())
 	})

@@ -288,7 +288,7 @@ func (u *unsealed) load(m *Mount, s *space, have *mounted) *mounted {
 	e, err := factory(ctx, engine.Env{
 		MountID: m.ID, Namespace: m.Namespace, Type: m.Type, Options: m.Options,
 		Store: storage.Prefix(u.store, slice), Key: func(rel string) string { return slice + rel }, Hash: hash,
-		Lanes: u.lanes, Origin: u.origin, Now: u.core.cfg.Now, Rand: rand.Reader,
+		Due: engine.DueOf(m.ID), Lanes: u.lanes, Origin: u.origin, Now: u.core.cfg.Now, Rand: rand.Reader,
 		Log: u.core.log.With("mount", m.Path),
 		Password: func(ctx context.Context, name string) (secret.String, error) {
 			return u.password(ctx, m.Namespace, name)
@@ -325,6 +325,21 @@ type mountLeases struct{ u *unsealed }
 
 func (l mountLeases) OnTarget(ctx context.Context, target string) (bool, error) {
 	return l.u.leases.OnTarget(ctx, target)
+}
+
+// worker is the engine of a mount that has timed work. Of a mount that is
+// ending, or has no engine, it is nil.
+func (u *unsealed) worker(mountID string) engine.Worker {
+	t, err := u.mounts.current(u.ctx)
+	if err != nil {
+		return nil
+	}
+	m := t.byID[mountID]
+	if m == nil || !m.Ending.IsZero() {
+		return nil
+	}
+	w, _ := m.engine.(engine.Worker)
+	return w
 }
 
 // leaseKind finds a mount's kind of lease; ending mounts have theirs too.

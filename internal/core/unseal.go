@@ -69,6 +69,7 @@ func (c *Core) makeOpen(ctx context.Context, root []byte) (err error) {
 	handlers[lease.DueKind] = u.leases.Handler()
 	handlers[lease.OfferKind] = u.leases.Offers()
 	handlers[token.DueKind] = u.tokens.Handler()
+	handlers[engine.DueKind] = engine.DueHandler(u.worker, c.log)
 	u.spaces.u, u.mounts.u, u.policies.u, u.quotas.u = u, u, u, u
 
 	// From here on every cache hears of every change before the Update that

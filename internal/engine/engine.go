@@ -32,6 +32,8 @@ type Env struct {
 	// Hash is this mount's keyed one-way function: by it a secret is found
 	// that is not stored.
 	Hash func(string) [32]byte
+	// Due plans timed work of the mount's own (Worker).
+	Due Due
 	// Lanes runs creations under their target's limits.
 	Lanes *lane.Set
 	// Origin is what the marks of this store begin with.
@@ -75,8 +77,8 @@ type Closer interface {
 	Close() error
 }
 
-// Sweeper is an engine with timed work of its own that asks nothing of a
-// foreign system: rows whose time is over, keys to be replaced.
+// Sweeper is an engine that has to clear up now and then: rows whose time is
+// over, what a crash has left.
 type Sweeper interface {
 	// Sweep does some of what is due, in time order: one seek finds that there
 	// is nothing. It is called about twice a minute, possibly by several

@@ -101,6 +101,16 @@ func cutCorrupt(err error, prefix string) error {
 	return err
 }
 
+// Whole is the transaction of the whole store that one of a slice is part of.
+// It is for what belongs to the slice's owner and stands in a range of its own
+// over all slices.
+func Whole(tx Tx) Tx {
+	if p, ok := tx.(prefixTx); ok {
+		return p.tx
+	}
+	return tx
+}
+
 type prefixTx struct {
 	tx     Tx
 	prefix string

@@ -235,12 +235,12 @@ func (e *Engine) restore(ctx context.Context, _ *route.Request, in restoreIn) (r
 				return errThere(k.Name)
 			}
 			replaced = old.ID
-			if err := old.remove(tx, now); err != nil {
+			if err := old.remove(tx, e.env.Due, now); err != nil {
 				return err
 			}
 		}
 		row := k // the function may run again
-		if err := row.setRotation(tx, now); err != nil {
+		if err := row.setRotation(tx, e.env.Due, now); err != nil {
 			return err
 		}
 		if err := tx.Delete(rowStray + k.ID); err != nil {

@@ -182,7 +182,7 @@ func (e *Engine) importKey(ctx context.Context, _ *route.Request, in importIn) (
 			}
 			return err
 		}
-		if err := k.setRotation(tx, row.Created); err != nil {
+		if err := k.setRotation(tx, e.env.Due, row.Created); err != nil {
 			return err
 		}
 		if err := row.put(tx, k.ID, 1); err != nil {
@@ -232,7 +232,7 @@ func (e *Engine) importVersion(ctx context.Context, _ *route.Request, in importV
 			return completeVersion(tx, now, now.Latest, m)
 		}
 		now.Latest++
-		if err := now.setRotation(tx, e.env.Now()); err != nil {
+		if err := now.setRotation(tx, e.env.Due, e.env.Now()); err != nil {
 			return err
 		}
 		return e.versionOf(now.Spec, m).put(tx, now.ID, now.Latest)

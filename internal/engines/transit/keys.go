@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/leasehold/leasehold/internal/engine"
 	"github.com/leasehold/leasehold/internal/engines/transit/primitive"
 	"github.com/leasehold/leasehold/internal/errs"
 	"github.com/leasehold/leasehold/internal/route"
@@ -159,7 +160,7 @@ func (e *Engine) create(ctx context.Context, in createIn) error {
 		if err != nil || there != nil {
 			return err
 		}
-		if err := k.setRotation(tx, row.Created); err != nil {
+		if err := k.setRotation(tx, e.env.Due, row.Created); err != nil {
 			return err
 		}
 		if err := row.put(tx, k.ID, 1); err != nil {
@@ -357,7 +358,7 @@ func (e *Engine) configKey(ctx context.Context, req *route.Request, in configIn)
 		}
 		if p, ok := in.RotatePeriod.Get(); ok && p != k.RotatePeriod {
 			k.RotatePeriod = p
-			return k.setRotation(tx, e.env.Now())
+			return k.setRotation(tx, e.env.Due, e.env.Now())
 		}
 		return nil
 	})
@@ -432,7 +433,7 @@ func (e *Engine) deleteKey(ctx context.Context, _ *route.Request, in nameIn) (ro
 			return errs.New(errs.Invalid, "deletion is not allowed for this key; allow it at keys/%s/config first", in.Name)
 		}
 		id = k.ID
-		return k.remove(tx, e.env.Now())
+		return k.remove(tx, e.env.Due, e.env.Now())
 	})
 	if err != nil {
 		return route.None{}, err
@@ -441,9 +442,9 @@ func (e *Engine) deleteKey(ctx context.Context, _ *route.Request, in nameIn) (ro
 }
 
 // remove takes a key away. Its versions go after this transaction.
-func (k *keyRow) remove(tx storage.Tx, now time.Time) error {
+func (k *keyRow) remove(tx storage.Tx, due engine.Due, now time.Time) error {
 	k.RotatePeriod = 0
-	if err := k.setRotation(tx, now); err != nil {
+	if err := k.setRotation(tx, due, now); err != nil {
 		return err
 	}
 	if err := tx.Put(rowStray+k.ID, stray(now)); err != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/leasehold/leasehold/internal/engine"
 	"github.com/leasehold/leasehold/internal/engines/transit"
 	"github.com/leasehold/leasehold/internal/errs"
+	"github.com/leasehold/leasehold/internal/lane"
 	"github.com/leasehold/leasehold/internal/route"
 	"github.com/leasehold/leasehold/internal/storage"
 	"github.com/leasehold/leasehold/internal/storage/mem"
@@ -35,20 +36,40 @@ func openAhead(t testing.TB, store storage.Backend, ahead time.Duration) *mount 
 	t.Helper()
 	m := &mount{t: t, table: route.NewTable()}
 	slice := storage.Prefix(store, "m/root/transit/")
+	now := func() time.Time { return time.Now().Add(ahead) }
 	e, err := transit.New(t.Context(), engine.Env{
-		Store: slice, Log: slog.New(slog.DiscardHandler),
-		Now: func() time.Time { return time.Now().Add(ahead) },
+		Store: slice, Log: slog.New(slog.DiscardHandler), Now: now, Due: engine.DueOf("transit"),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	e.Routes(m.table)
 	watch(t, slice, e.(engine.Watcher))
-	if err := e.(engine.Starter).Start(context.WithoutCancel(t.Context())); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { e.(engine.Closer).Close() })
+	work(t, store, e.(engine.Worker), now)
 	return m
+}
+
+// work runs the lanes of a store for one mount, as core does.
+func work(t testing.TB, store storage.Backend, w engine.Worker, now func() time.Time) {
+	t.Helper()
+	log := slog.New(slog.NewTextHandler(t.Output(), nil))
+	lanes := lane.New(lane.Config{Store: store, Now: now, Log: log, Handlers: map[string]lane.Handler{
+		engine.DueKind: engine.DueHandler(func(mount string) engine.Worker {
+			if mount != "transit" {
+				t.Errorf("work is due of the mount %q", mount)
+			}
+			return w
+		}, log),
+	}})
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if err := lanes.Run(ctx); err != nil {
+			t.Errorf("running the lanes: %v", err)
+		}
+	}()
+	t.Cleanup(func() { cancel(); <-ended })
 }
 
 // watch tells an engine of the changes in its slice, as core does.

@@ -3,7 +3,6 @@ package transit
 import (
 	"context"
 	"errors"
-	"strings"
 	"time"
 
 	"github.com/leasehold/leasehold/internal/errs"
@@ -37,7 +36,10 @@ func (e *Engine) rotate(ctx context.Context, name string, due time.Time) error {
 	if err != nil {
 		return err
 	}
-	if k == nil {
+	switch {
+	case k == nil && !due.IsZero(), k != nil && !due.IsZero() && !k.RotateAt.Equal(due):
+		return errNotDue
+	case k == nil:
 		return errs.New(errs.Invalid, "key not found")
 	}
 	// Drawn before the transaction: an RSA key takes its time.
@@ -58,7 +60,7 @@ func (e *Engine) rotate(ctx context.Context, name string, due time.Time) error {
 		}
 		now.Latest++
 		now.Imported = false // from here on its versions are the server's, as Vault has it
-		if err := now.setRotation(tx, e.env.Now()); err != nil {
+		if err := now.setRotation(tx, e.env.Due, e.env.Now()); err != nil {
 			return err
 		}
 		return row.put(tx, now.ID, now.Latest)
@@ -147,67 +149,28 @@ func (e *Engine) sweepStray(ctx context.Context, id string) error {
 // there and it is not yet.
 const strayGrace = time.Hour
 
-// lookEvery is how late an automatic rotation may be.
-const lookEvery = 10 * time.Second
-
-// keepTime rotates the keys whose time has come. They lie in the order of
-// their times, so a look costs one seek however many keys there are; every
-// node may do it, as a rotation that was done is not due any more.
-func (e *Engine) keepTime(ctx context.Context) {
-	tick := time.NewTicker(lookEvery)
-	defer tick.Stop()
-	for n := 0; ; n++ {
-		if err := e.rotateDue(ctx); err != nil && ctx.Err() == nil {
-			e.env.Log.Error("rotating keys whose time has come; it is tried again", "error", err)
-		}
-		if n%360 == 0 { // at first and then each hour
-			if err := e.sweepStrays(ctx); err != nil && ctx.Err() == nil {
-				e.env.Log.Error("deleting versions of deleted keys; it is tried again", "error", err)
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
+// Work rotates a key whose time has come. It implements engine.Worker.
+func (e *Engine) Work(ctx context.Context, name string, at time.Time) error {
+	err := e.rotate(ctx, name, at)
+	switch {
+	case errors.Is(err, errNotDue):
+		return e.forget(ctx, name, at)
+	case errs.Is(err, errs.Invalid): // it cannot be, as for an imported key: not before the next period
+		e.env.Log.Error("a key whose time has come cannot be rotated; it is tried again after a period", "key", name, "error", err)
+		return e.postpone(ctx, name, at)
 	}
+	return err
 }
 
-func (e *Engine) rotateDue(ctx context.Context) error {
-	var bad error
-	for ctx.Err() == nil {
-		var due []string
-		until := rowRotate + e.env.Now().UTC().Format(timeForm) + "0" // behind the "/" of this second
-		err := e.env.Store.View(ctx, func(v storage.View) error {
-			return v.Scan(rowRotate, until, 100, func(key string, _ []byte) bool {
-				due = append(due, key)
-				return true
-			})
-		})
-		if err != nil {
-			return errors.Join(bad, err)
+// forget cancels a rotation that is not due any more.
+func (e *Engine) forget(ctx context.Context, name string, at time.Time) error {
+	_, err := e.env.Store.Update(ctx, func(tx storage.Tx) error {
+		if k, err := getKey(tx, name); err != nil || k != nil && k.RotateAt.Equal(at) {
+			return err
 		}
-		done := 0
-		for _, key := range due {
-			at, name, _ := strings.Cut(key[len(rowRotate):], "/")
-			when, err := time.Parse(timeForm, at)
-			if err == nil {
-				err = e.rotate(ctx, name, when)
-			}
-			switch {
-			case err == nil, errors.Is(err, errNotDue):
-				done++
-			case errs.Is(err, errs.Invalid): // it cannot be, as for an imported key: not before the next period
-				bad = errors.Join(bad, err, e.postpone(ctx, name, when))
-			default:
-				bad = errors.Join(bad, err)
-			}
-		}
-		if done == 0 {
-			return bad
-		}
-	}
-	return ctx.Err()
+		return e.env.Due.Cancel(tx, name, at)
+	})
+	return err
 }
 
 // postpone moves a rotation that cannot be done now by a period.
@@ -216,12 +179,14 @@ func (e *Engine) postpone(ctx context.Context, name string, due time.Time) error
 		if !k.RotateAt.Equal(due) {
 			return nil
 		}
-		return k.setRotation(tx, e.env.Now())
+		return k.setRotation(tx, e.env.Due, e.env.Now())
 	})
 	return err
 }
 
-func (e *Engine) sweepStrays(ctx context.Context) error {
+// Sweep deletes versions of keys that are no more. It implements
+// engine.Sweeper.
+func (e *Engine) Sweep(ctx context.Context) error {
 	var ids []string
 	before := string(stray(e.env.Now().Add(-strayGrace)))
 	err := e.env.Store.View(ctx, func(v storage.View) error {

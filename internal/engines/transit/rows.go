@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/leasehold/leasehold/internal/engine"
 	"github.com/leasehold/leasehold/internal/engines/transit/primitive"
 	"github.com/leasehold/leasehold/internal/errs"
 	"github.com/leasehold/leasehold/internal/storage"
@@ -23,15 +24,15 @@ import (
 //	ver/<id>/<version>       versionRow; the version is 8 hexadecimal digits
 //	stray/<id>               when versions may be there that no key has: of a
 //	                         key that is being deleted or restored
-//	rotate/<time>/<name>     empty: when a key rotates by itself
 //	config/keys              keysRow
 //	config/cache             cacheRow
 //	wrapping                 wrappingRow
+//
+// When a key rotates by itself is planned (engine.Due) under its name.
 const (
 	rowKey       = "key/"
 	rowVersion   = "ver/"
 	rowStray     = "stray/"
-	rowRotate    = "rotate/"
 	rowKeys      = "config/keys"
 	rowCache     = "config/cache"
 	rowWrapping  = "wrapping"
@@ -87,14 +88,11 @@ func newID() string {
 	return hex.EncodeToString(b[:])
 }
 
-func (k *keyRow) rotateKey() string {
-	return rowRotate + k.RotateAt.UTC().Format("20060102T150405Z") + "/" + k.Name
-}
-
-// setRotation moves the time at which the key rotates by itself.
-func (k *keyRow) setRotation(tx storage.Tx, at time.Time) error {
+// setRotation moves the time at which the key rotates by itself, to a period
+// from now.
+func (k *keyRow) setRotation(tx storage.Tx, due engine.Due, now time.Time) (err error) {
 	if !k.RotateAt.IsZero() {
-		if err := tx.Delete(k.rotateKey()); err != nil {
+		if err = due.Cancel(tx, k.Name, k.RotateAt); err != nil {
 			return err
 		}
 	}
@@ -102,8 +100,8 @@ func (k *keyRow) setRotation(tx storage.Tx, at time.Time) error {
 	if k.RotatePeriod == 0 {
 		return nil
 	}
-	k.RotateAt = at.Add(k.RotatePeriod.Duration()).Round(0).Truncate(time.Second)
-	return tx.Put(k.rotateKey(), []byte{})
+	k.RotateAt, err = due.Plan(tx, k.Name, now.Add(k.RotatePeriod.Duration()).Round(0).Truncate(time.Second), now)
+	return err
 }
 
 func (k *keyRow) put(tx storage.Tx) error { return tx.Put(rowKey+k.Name, wire.Marshal(k)) }

@@ -14,7 +14,6 @@ package transit
 
 import (
 	"context"
-	"sync"
 
 	"github.com/leasehold/leasehold/internal/engine"
 	"github.com/leasehold/leasehold/internal/route"
@@ -26,19 +25,17 @@ type Engine struct {
 	env   engine.Env
 	cache cache
 	wrap  wrapping
-	stop  context.CancelFunc
-	wg    sync.WaitGroup
 }
 
 var (
-	_ engine.Starter = (*Engine)(nil)
-	_ engine.Closer  = (*Engine)(nil)
 	_ engine.Watcher = (*Engine)(nil)
+	_ engine.Worker  = (*Engine)(nil)
+	_ engine.Sweeper = (*Engine)(nil)
 )
 
 // New makes the engine of a mount.
 func New(_ context.Context, env engine.Env) (engine.Engine, error) {
-	return &Engine{env: env, stop: func() {}}, nil
+	return &Engine{env: env}, nil
 }
 
 // Routes declares the endpoints.
@@ -92,20 +89,6 @@ func (e *Engine) Routes(t *route.Table) {
 	route.Write(t, "cache-config", e.writeCache, route.Doc("Change how many keys are kept ready."))
 	route.Read(t, "config/keys", e.readKeysConfig, route.Doc("Read the settings of all keys."))
 	route.Write(t, "config/keys", e.writeKeysConfig, route.Doc("Change the settings of all keys."))
-}
-
-// Start rotates keys whose time comes.
-func (e *Engine) Start(ctx context.Context) error {
-	ctx, e.stop = context.WithCancel(ctx)
-	e.wg.Go(func() { e.keepTime(ctx) })
-	return nil
-}
-
-// Close ends what Start began.
-func (e *Engine) Close() error {
-	e.stop()
-	e.wg.Wait()
-	return nil
 }
 
 type nameIn struct {
