@@ -430,3 +430,26 @@ func textOf(t *testing.T, file string) string {
 	}
 	return string(b)
 }
+
+// TestEntityFollowsItsTokensBelow: a token that somebody has made in a namespace
+// below is somebody's there, too, and refused when they are.
+func TestEntityFollowsItsTokensBelow(t *testing.T) {
+	t.Parallel()
+	l := startLocal(t, "")
+	l.must("POST", "sys/namespaces/below", "")
+	below := []string{"X-Vault-Namespace", "below"}
+	l.policy("maker", "below/auth/token/create", `"update", "sudo"`)
+	ann := l.entityToken("ann", "maker", "default")
+	id, _ := l.must("GET", "auth/token/lookup-self", "", "X-Vault-Token", ann).Data["entity_id"].(string)
+	for _, typ := range []string{"service", "batch"} {
+		kid := l.must("POST", "auth/token/create", `{"policies": "default", "ttl": "1h", "type": "`+typ+`"}`, append(below, "X-Vault-Token", ann)...).Auth.Token
+		if _, body := l.ask("GET", "auth/token/lookup-self", kid, "", below...); id == "" || !strings.Contains(body, `"entity_id":"`+id+`"`) {
+			t.Errorf("the %s token below = %s, want that of %s", typ, body, id)
+		}
+		l.must("POST", "identity/entity/id/"+id, `{"disabled": true}`)
+		if status, body := l.ask("GET", "auth/token/lookup-self", kid, "", below...); status != 403 {
+			t.Errorf("the %s token below of somebody who is disabled = %d %s, want 403", typ, status, body)
+		}
+		l.must("POST", "identity/entity/id/"+id, `{"disabled": false}`)
+	}
+}

@@ -314,9 +314,9 @@ func (m *making) family(orphan bool) error {
 		m.t.Parent = ""
 		return nil
 	}
-	if !m.abroad() {
-		m.t.EntityID = m.parent.EntityID // its own namespace knows the entity, others do not
-	}
+	// In a namespace below, too: there the entity gives nothing, but refuses the
+	// token when it is disabled.
+	m.t.EntityID = m.parent.EntityID
 	if m.role == nil {
 		// A role may let its tokens be used elsewhere; nothing else may.
 		m.t.BoundCIDRs = m.parent.BoundCIDRs
