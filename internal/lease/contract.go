@@ -124,6 +124,11 @@ type Kind[R any] struct {
 	// Settle is how long after make_by a creation may still become visible
 	// at the target (IAM's propagation). Added to the fixed second.
 	Settle time.Duration
+	// Meet gets to know the target of a lease that has expired, before it is
+	// marked: what the target shows may raise the fence. It is asked each time
+	// and must cost nothing once the target is known. Nil where targets do not
+	// tell.
+	Meet func(ctx context.Context, target string, ref R) error
 	// End takes a batch of leases of one target through the stages. It calls
 	// Disabled of each whose logins are off for good, and Done exactly once
 	// for each. It touches nothing that does not carry the item's mark.
@@ -158,6 +163,7 @@ func (e *Ending[R]) Done(err error) { e.done(err) }
 type AnyKind interface {
 	name() string
 	settle() time.Duration
+	meet(ctx context.Context, target string, version int, ref []byte) error
 	end(ctx context.Context, target string, items []*ending)
 	renew(ctx context.Context, target string, version int, ref []byte, mark string, until time.Time) error
 }
@@ -181,6 +187,17 @@ func (k *Kind[R]) end(ctx context.Context, target string, items []*ending) {
 	if len(typed) > 0 {
 		k.End(ctx, target, typed)
 	}
+}
+
+func (k *Kind[R]) meet(ctx context.Context, target string, version int, ref []byte) error {
+	if k.Meet == nil {
+		return nil
+	}
+	var r R
+	if err := decodeRef(k.Version, version, ref, &r); err != nil {
+		return err
+	}
+	return k.Meet(ctx, target, r)
 }
 
 func (k *Kind[R]) renew(ctx context.Context, target string, version int, ref []byte, mark string, until time.Time) error {

@@ -132,8 +132,8 @@ func (s *Store) ask(ctx context.Context, k AnyKind, target string, batch []*endi
 // is left out of the answer.
 func (s *Store) mark(ctx context.Context, items []lane.Work) ([]*ending, error) {
 	now := s.cfg.Now()
-	fenced := s.cfg.Fenced != nil && s.cfg.Fenced()
-	var live []*ending
+	fenced := s.fenced()
+	var live, expired []*ending
 	var unmarked []lane.Work
 	read := func(r storage.Reader, w lane.Work) (*row, bool) {
 		row, err := getRow(r, w.ID)
@@ -150,7 +150,8 @@ func (s *Store) mark(ctx context.Context, items []lane.Work) ([]*ending, error) 
 			case !ok:
 			case r != nil && r.Ending != nil && r.Due.Equal(w.Due):
 				live = append(live, &ending{key: w.ID, row: r, work: w, store: s})
-			case r != nil && fenced && r.Ending == nil:
+			case r != nil && r.Ending == nil:
+				expired = append(expired, &ending{key: w.ID, row: r, work: w})
 			default:
 				unmarked = append(unmarked, w)
 			}
@@ -159,6 +160,17 @@ func (s *Store) mark(ctx context.Context, items []lane.Work) ([]*ending, error) 
 	})
 	if err != nil {
 		return nil, err
+	}
+	if !fenced && len(expired) > 0 {
+		if err := s.meet(ctx, expired); err != nil {
+			return nil, err
+		}
+		fenced = s.fenced()
+	}
+	if !fenced {
+		for _, e := range expired {
+			unmarked = append(unmarked, e.work)
+		}
 	}
 	for len(unmarked) > 0 {
 		n := min(len(unmarked), markAtOnce)
@@ -207,6 +219,26 @@ func (s *Store) mark(ctx context.Context, items []lane.Work) ([]*ending, error) 
 		e.mark = e.row.mark(s.cfg.Origin.Instance, e.key)
 	}
 	return live, nil
+}
+
+func (s *Store) fenced() bool { return s.cfg.Fenced != nil && s.cfg.Fenced() }
+
+// meet lets the kinds of leases that have expired get to know their target. Its
+// error is a target that cannot be reached: nothing is marked before it can.
+func (s *Store) meet(ctx context.Context, expired []*ending) error {
+	met := map[AnyKind]bool{}
+	for _, e := range expired {
+		k, ok := s.cfg.Kind(mountOf(e.key), e.row.Kind)
+		if !ok || met[k] {
+			continue
+		}
+		met[k] = true
+		// What else is wrong with the target is the lease's to tell.
+		if err := k.meet(ctx, e.row.Target, e.row.KindVersion, e.row.Ref); lane.IsConnFault(err) {
+			return err
+		}
+	}
+	return nil
 }
 
 // settle writes down the outcome of a batch and gives the lane the target's

@@ -137,11 +137,7 @@ func (s *Store) List(ctx context.Context, ns string, q Query) (out []Info, more 
 					more = true
 					return false
 				}
-				in := r.info(key[len(rowPrefix):])
-				if in.Ending && in.Error == "" && s.cfg.Lanes != nil {
-					in.Error = s.cfg.Lanes.Status(r.Target).LastError
-				}
-				out = append(out, in)
+				out = append(out, r.info(key[len(rowPrefix):]))
 				return true
 			})
 			if err != nil || more {
@@ -152,6 +148,11 @@ func (s *Store) List(ctx context.Context, ns string, q Query) (out []Info, more 
 	})
 	if err == nil {
 		err = s.judge(ctx, ns, out)
+	}
+	for i := range out {
+		if in := &out[i]; in.Ending && in.Error == "" && s.cfg.Lanes != nil {
+			in.Error = s.cfg.Lanes.Status(in.Target).LastError
+		}
 	}
 	return out, more, err
 }

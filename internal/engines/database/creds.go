@@ -286,13 +286,35 @@ func (e *Engine) endThrough(ctx context.Context, c *stored, identity string, bat
 		return err
 	}
 	defer release()
-	meeting, cancel := context.WithTimeout(ctx, meetLimit)
-	defer cancel()
-	if _, err := e.meet(meeting, c, t); err != nil && !errors.Is(err, errChanged) {
+	if err := e.acquaint(ctx, c, t); err != nil {
 		return err
 	}
 	t.End(ctx, identity, batch)
 	return nil
+}
+
+func (e *Engine) acquaint(ctx context.Context, c *stored, t *target) error {
+	ctx, cancel := context.WithTimeout(ctx, meetLimit)
+	defer cancel()
+	_, err := e.meet(ctx, c, t)
+	if errors.Is(err, errChanged) {
+		return nil
+	}
+	return err
+}
+
+// meetFor implements lease.Kind.
+func (e *Engine) meetFor(ctx context.Context, _ string, r ref) error {
+	c, err := e.onward(ctx, &r)
+	if err != nil {
+		return err
+	}
+	t, release, err := e.use(c)
+	if err != nil {
+		return err
+	}
+	defer release()
+	return e.acquaint(ctx, c, t)
 }
 
 // renew implements lease.Kind.

@@ -46,7 +46,7 @@ var (
 // New makes the engine of a mount.
 func New(_ context.Context, env engine.Env) (engine.Engine, error) {
 	e := &Engine{env: env, open: map[string]*target{}, busy: map[string]bool{}}
-	e.user = &lease.Kind[ref]{Name: "user", Version: refVersion, End: e.end, Renew: e.renew}
+	e.user = &lease.Kind[ref]{Name: "user", Version: refVersion, Meet: e.meetFor, End: e.end, Renew: e.renew}
 	return e, nil
 }
 

@@ -562,6 +562,38 @@ func TestFence(t *testing.T) {
 	r.eventually("the fence is raised", func() bool { reason, _ := r.fenced.Load().(string); return strings.Contains(reason, "epoch 3") })
 }
 
+// In a store that was restored, leases that were renewed since look expired. The
+// fence is up before the first of them is touched, also when the server does not
+// answer at first.
+func TestFenceComesFirst(t *testing.T) {
+	r := newRig(t, 0)
+	proxy, err := tcpproxy.New(r.pg.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer proxy.Close()
+	r.connect(object{"connection_url": r.url(proxy.Addr())})
+	other := r.mustIssue("group")
+	r.mustWrite("roles/app", object{"default_ttl": "1s"})
+	c := r.mustIssue("app")
+	r.stop()
+	r.eventually("the lease has expired", func() bool { return time.Now().After(c.lease.Expires) })
+	r.epoch--
+	proxy.Break(tcpproxy.On("", 1, tcpproxy.Cut))
+	r.start()
+	r.eventually("the fence is raised", func() bool { return r.fenced.Load() != nil })
+	r.eventually("an explicit revocation goes on", func() bool {
+		_, err := r.leases.Revoke(t.Context(), "root", other.lease.ID, lease.Revoked, true)
+		return err == nil
+	})
+	if !r.roleExists(c.user) {
+		t.Error("a login was dropped for its expiry in a store that was restored")
+	}
+	if list, _, err := r.leases.List(t.Context(), "root", lease.Query{}); err != nil || len(list) != 1 || list[0].Cause != "" {
+		t.Errorf("List = %+v, %v, want the expired lease without a mark", list, err)
+	}
+}
+
 func TestDoctorAnswers(t *testing.T) {
 	onEach(t, func(r *rig) {
 		t := r.t

@@ -91,13 +91,15 @@ func (r *rig) start() {
 	t.Helper()
 	origin := lease.Origin{Instance: r.instance(), Epoch: r.epoch}
 	handlers := map[string]lane.Handler{}
-	r.lanes = lane.New(lane.Config{Store: r.store, Handlers: handlers})
+	fenced := func() bool { return r.fenced.Load() != nil }
+	r.lanes = lane.New(lane.Config{Store: r.store, Handlers: handlers, Held: fenced})
 	kinds := map[string]lease.AnyKind{}
 	r.leases = lease.New(lease.Config{
 		Store: r.store, Lanes: r.lanes, Origin: origin,
 		Hash:   func(s string) [32]byte { return sha256.Sum256([]byte("key" + s)) },
 		Kind:   func(m, k string) (lease.AnyKind, bool) { kind, ok := kinds[k]; return kind, ok && m == leaseMount.ID },
 		Mounts: func(string, string) []lease.Mount { return []lease.Mount{leaseMount} },
+		Fenced: fenced,
 	})
 	handlers[lease.DueKind], handlers[lease.OfferKind] = r.leases.Handler(), r.leases.Offers()
 	e, err := database.New(t.Context(), engine.Env{
