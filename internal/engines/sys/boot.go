@@ -282,6 +282,8 @@ func (b boot) init(ctx context.Context, _ *route.Request, in initIn) (initOut, e
 			return initOut{}, errs.New(errs.Invalid, "parameters secret_shares,secret_threshold not applicable to seal type %s: say recovery_shares and recovery_threshold", s.SealType)
 		}
 		n, most = in.RecoveryShares, in.RecoveryThreshold
+	} else if in.RecoveryShares != 0 || in.RecoveryThreshold != 0 {
+		return initOut{}, errs.New(errs.Invalid, "parameters recovery_shares,recovery_threshold not applicable to seal type %s: its unseal keys are all there is", s.SealType)
 	}
 	if err := checkShares(n, most, s.RecoverySeal); err != nil {
 		return initOut{}, errs.New(errs.Invalid, "invalid seal configuration: %v", err)

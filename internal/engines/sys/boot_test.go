@@ -58,7 +58,7 @@ func TestInitAndUnseal(t *testing.T) {
 	boot := func(path, body string) (answer, error) { return r.callAs("", r.boot, wire.OpUpdate, path, body, 0) }
 	for _, body := range []string{
 		`{}`, `{"secret_shares":2,"secret_threshold":3}`, `{"secret_shares":5,"secret_threshold":1}`, `{"secret_shares":300,"secret_threshold":2}`,
-		`{"secret_shares":1,"secret_threshold":1,"pgp_keys":["x"]}`,
+		`{"secret_shares":1,"secret_threshold":1,"pgp_keys":["x"]}`, `{"secret_shares":1,"secret_threshold":1,"recovery_shares":1,"recovery_threshold":1}`,
 	} {
 		if _, err := boot("init", body); !errs.Is(err, errs.Invalid) {
 			t.Errorf("init %s = %v, want a refusal", body, err)
