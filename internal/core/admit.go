@@ -79,7 +79,10 @@ func (x *exchange) authorise(ctx context.Context) error {
 		u, c := x.set.Allow(x.judged, wire.OpUpdate), x.set.Allow(x.judged, wire.OpCreate)
 		if u.Allowed != c.Allowed || x.u.broker.Enabled() {
 			there, err := x.ep.Exists(ctx, &x.r)
-			if err != nil {
+			switch {
+			case err != nil && !u.Allowed && !c.Allowed: // it was asked for the record alone
+				return errDenied
+			case err != nil:
 				return err
 			}
 			if !there {

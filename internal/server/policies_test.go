@@ -80,3 +80,18 @@ func TestPolicyText(t *testing.T) {
 		t.Errorf("below team there are %q, %v", keys, err)
 	}
 }
+
+// TestNoPermissionComesFirst: who may do nothing at a path hears that, whatever
+// is wrong with the request, and whether it is recorded or not.
+func TestNoPermissionComesFirst(t *testing.T) {
+	l := startLocal(t, "")
+	tok := l.must("POST", "auth/token/create", `{"policies": ["default"], "ttl": "1h"}`).Auth.Token
+	for _, audited := range []bool{false, true} {
+		if audited {
+			l.audit()
+		}
+		if status, body := l.ask("POST", "sys/quotas/rate-limit/x", tok, `{"rate": "no number"}`); status != 403 {
+			t.Errorf("with an audit device %v = %d %s, want 403", audited, status, body)
+		}
+	}
+}
