@@ -441,10 +441,15 @@ func TestEntityFollowsItsTokensBelow(t *testing.T) {
 	l.policy("maker", "below/auth/token/create", `"update", "sudo"`)
 	ann := l.entityToken("ann", "maker", "default")
 	id, _ := l.must("GET", "auth/token/lookup-self", "", "X-Vault-Token", ann).Data["entity_id"].(string)
+	method, _ := l.must("POST", "identity/mfa/method/totp", `{"issuer": "Leasehold"}`, below...).Data["method_id"].(string)
+	l.must("POST", "sys/policies/acl/mfa", `{"policy": "path \"identity/mfa/method/totp/generate\" { capabilities = [\"update\"] }"}`, below...)
 	for _, typ := range []string{"service", "batch"} {
-		kid := l.must("POST", "auth/token/create", `{"policies": "default", "ttl": "1h", "type": "`+typ+`"}`, append(below, "X-Vault-Token", ann)...).Auth.Token
+		kid := l.must("POST", "auth/token/create", `{"policies": "default,mfa", "ttl": "1h", "type": "`+typ+`"}`, append(below, "X-Vault-Token", ann)...).Auth.Token
 		if _, body := l.ask("GET", "auth/token/lookup-self", kid, "", below...); id == "" || !strings.Contains(body, `"entity_id":"`+id+`"`) {
 			t.Errorf("the %s token below = %s, want that of %s", typ, body, id)
+		}
+		if status, body := l.ask("POST", "identity/mfa/method/totp/generate", kid, `{"method_id": "`+method+`"}`, below...); status != 400 {
+			t.Errorf("a second factor there for somebody from above = %d %s, want 400", status, body)
 		}
 		l.must("POST", "identity/entity/id/"+id, `{"disabled": true}`)
 		if status, body := l.ask("GET", "auth/token/lookup-self", kid, "", below...); status != 403 {

@@ -45,10 +45,15 @@ type secretOut struct {
 }
 
 func (e *Engine) generate(ctx context.Context, req *route.Request, in methodIn) (*secretOut, error) {
-	if req.Caller.EntityID == "" {
-		return nil, errs.New(errs.Invalid, "no entity associated with the request's token")
+	// A token of a namespace above is of somebody whom this one does not know.
+	who, err := e.people.Identify(ctx, req.Caller.EntityID)
+	if err == nil && who == nil {
+		err = errs.New(errs.Invalid, "no entity associated with the request's token")
 	}
-	return e.makeSecret(ctx, req, in.ID, req.Caller.EntityID)
+	if err != nil {
+		return nil, err
+	}
+	return e.makeSecret(ctx, req, in.ID, who.ID)
 }
 
 type adminIn struct {
