@@ -216,6 +216,10 @@ func (p *plan) make(ctx context.Context, m lease.Made) (out credsOut, err error)
 	}
 	err = lane.CreateBatch(ctx, p.e.env.Lanes, p.c.generation(), share, postgres.BatchSize, c,
 		func(ctx context.Context, list []postgres.Creation) []error {
+			// Each has its own time; who runs them all may have the least left.
+			last := slices.MaxFunc(list, func(a, b postgres.Creation) int { return a.MakeBy.Compare(b.MakeBy) })
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), last.MakeBy.Sub(p.e.env.Now()))
+			defer cancel()
 			return t.Create(ctx, p.c.Identity, list)
 		})
 	if err != nil {

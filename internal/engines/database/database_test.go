@@ -594,6 +594,61 @@ func TestFenceComesFirst(t *testing.T) {
 	}
 }
 
+// Creations that share a transaction do not share their time: one of a role that
+// gives up soon fails alone.
+func TestHastyRole(t *testing.T) {
+	r := newRig(t, 0)
+	r.connect(object{"max_open_connections": 2}) // one of them creates
+	r.mustWrite("roles/hasty", object{"db_name": "main", "member_of": r.group, "max_creation_time": "2s"})
+	other, err := pgx.Connect(t.Context(), r.pg.Super("postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close(context.WithoutCancel(t.Context()))
+	exec := func(sql string) {
+		if _, err := other.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.mustIssue("group")
+	exec("BEGIN; LOCK TABLE pg_authid IN SHARE MODE")
+	waiting := "FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND usename = '" + r.manager + "'"
+	ends := map[string]chan error{}
+	ask := func(name, role string) {
+		end := make(chan error, 1)
+		ends[name] = end
+		go func() {
+			_, err := r.issue(role)
+			end <- err
+		}()
+		r.eventually("creations wait", func() bool {
+			n := 0
+			for _, st := range r.lanes.All() {
+				n += st.Creating
+			}
+			return n == len(ends)
+		})
+	}
+	ask("first", "group")
+	r.eventually("the first creation is blocked", func() bool { return r.pg.Query(t, "postgres", "SELECT count(*) "+waiting) == "1" })
+	begun := time.Now()
+	ask("hasty", "hasty")
+	ask("patient", "group")
+	r.pg.Query(t, "postgres", "SELECT pg_cancel_backend(pid) "+waiting) // the two others go on together
+	if err := <-ends["first"]; err == nil {
+		t.Error("a creation that was cancelled succeeds")
+	}
+	r.eventually("the hasty one's time is over", func() bool { return time.Since(begun) > 2500*time.Millisecond })
+	exec("ROLLBACK")
+	if err := <-ends["hasty"]; err == nil {
+		t.Error("a creation succeeds after its time")
+	}
+	if err := <-ends["patient"]; err != nil {
+		t.Errorf("a creation that had time fails with another's: %v", err)
+	}
+	r.allEnd()
+}
+
 func TestDoctorAnswers(t *testing.T) {
 	onEach(t, func(r *rig) {
 		t := r.t
