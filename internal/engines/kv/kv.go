@@ -49,6 +49,8 @@ var errDamaged = errors.New("kv: a row is in a format that this server does not 
 // checkPath refuses paths that nothing can be written at.
 func checkPath(path string) error {
 	switch {
+	case path == "":
+		return errs.New(errs.Invalid, "missing path")
 	case len(path) > maxPath:
 		return errs.New(errs.Invalid, "the path is longer than %d bytes", maxPath)
 	case strings.HasSuffix(path, "/"):

@@ -171,6 +171,8 @@ func TestV1(t *testing.T) {
 		t.Errorf("read of the mount itself: %v, want a path at which nothing is", err)
 	}
 	m.do(wire.OpRead, "", "").want(t, "read of the mount itself", 404, "")
+	m.do(wire.OpUpdate, "", `{"a":1}`).want(t, "write to the mount itself", 400, "")
+	m.do(wire.OpDelete, "", "").want(t, "delete of the mount itself", 204, "")
 	m.do(wire.OpUpdate, "empty", `{}`).want(t, "empty object", 400, "")
 	m.do(wire.OpUpdate, "empty", "").want(t, "no body", 400, "")
 	m.do(wire.OpUpdate, "folder/", `{"a":1}`).want(t, "write to a folder", 400, "")

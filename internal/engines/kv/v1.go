@@ -23,8 +23,8 @@ type anyIn struct {
 func (e *v1) Routes(t *route.Table) {
 	route.Read(t, "{path...?}", e.read, route.Doc("Read a secret."))
 	route.List(t, "{path...?}", e.list, route.Doc("List the secrets and folders of a folder."))
-	route.Write(t, "{path...}", e.write, route.Exists(e.exists), route.Doc("Write a secret, replacing what was there."))
-	route.Delete(t, "{path...}", e.delete, route.Doc("Delete a secret."))
+	route.Write(t, "{path...?}", e.write, route.Exists(e.exists), route.Doc("Write a secret, replacing what was there."))
+	route.Delete(t, "{path...?}", e.delete, route.Doc("Delete a secret."))
 }
 
 func (e *v1) read(ctx context.Context, req *route.Request, _ route.None) (wire.Object, error) {
