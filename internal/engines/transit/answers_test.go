@@ -1,6 +1,7 @@
 package transit_test
 
 import (
+	"context"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
@@ -143,5 +144,25 @@ func TestKeyThatJustWent(t *testing.T) {
 	}
 	if status, _, _ := m.ask(wire.OpRead, "keys/a", nil); status != 404 {
 		t.Errorf("the key is there again: reading it = %d", status)
+	}
+}
+
+// TestBatchThatNobodyWaitsFor sends a batch whose request has ended: its items
+// are not worked on for hours.
+func TestBatchThatNobodyWaitsFor(t *testing.T) {
+	m := newMount(t)
+	m.must("keys/r", object{"type": "rsa-2048"}, nil)
+	text := m.encrypt("r", "x", nil)
+	var sig struct{ Signature string }
+	m.must("sign/r", object{"input": "QQ=="}, &sig)
+	m.must("hmac/r", object{"input": "QQ=="}, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	items := strings.Repeat(`{"plaintext":"QQ==","input":"QQ==","ciphertext":"`+text+`","signature":"`+sig.Signature+`"},`, 99) + `{"signature":"x"}`
+	for _, path := range []string{"encrypt/r", "decrypt/r", "rewrap/r", "sign/r", "verify/r", "hmac/r"} {
+		status, _, err := m.callWithin(ctx, &route.Request{Op: wire.OpUpdate, Body: []byte(`{"batch_input":[` + items + `]}`)}, path)
+		if status != 400 || err == nil || !strings.Contains(err.Error(), "several requests") {
+			t.Errorf("%s of a request that has ended = %d, %v, want it to stop", path, status, err)
+		}
 	}
 }

@@ -131,6 +131,9 @@ func (e *Engine) each(ctx context.Context, req *route.Request, in *cryptIn, show
 		if n++; !contexts.fits(it) {
 			return out, errContexts
 		}
+		if err := inTime(ctx, n); err != nil {
+			return out, err
+		}
 		r.texts = r.texts[:0]
 		if res, err = do(e, ctx, k, it, r); err != nil {
 			if !callers(err) {
@@ -171,7 +174,17 @@ func (c *contexts) fits(it *itemIn) bool {
 var (
 	errContexts = errs.New(errs.Invalid, "context should be set either in all the request blocks or in none")
 	errNoBatch  = errs.New(errs.Invalid, "missing batch input to process")
+	errTooSlow  = errs.New(errs.Invalid, "the batch takes longer than a request may; send its items in several requests")
 )
+
+// inTime looks now and then whether the request is still waited for: a hundred
+// thousand signatures take hours by some keys.
+func inTime(ctx context.Context, n int) error {
+	if n%16 == 0 && ctx.Err() != nil {
+		return errTooSlow
+	}
+	return nil
+}
 
 // partly says by the answer's status that items of a batch have failed. some
 // is whether others have not.
@@ -188,7 +201,7 @@ func (in *cryptIn) partly(req *route.Request, some bool) {
 
 // each answers one item, or each of a batch. failed is what stands beside an
 // item's error.
-func (in *signIn) each(req *route.Request, failed signOut, do func(*signItem, *room) (signOut, error)) (reply signReply, err error) {
+func (in *signIn) each(ctx context.Context, req *route.Request, failed signOut, do func(*signItem, *room) (signOut, error)) (reply signReply, err error) {
 	r := newRoom()
 	defer func() {
 		if err != nil {
@@ -208,6 +221,9 @@ func (in *signIn) each(req *route.Request, failed signOut, do func(*signItem, *r
 			return reply, err
 		}
 		n++
+		if err := inTime(ctx, n); err != nil {
+			return reply, err
+		}
 		r.texts = r.texts[:0]
 		if out, err = do(it, r); err != nil {
 			if !callers(err) {

@@ -52,7 +52,7 @@ func (e *Engine) hmac(ctx context.Context, req *route.Request, in hmacIn) (signR
 		return signReply{}, err
 	}
 	all := signIn{signItem: in.signItem, Batch: in.Batch}
-	return all.each(req, signOut{}, func(it *signItem, r *room) (signOut, error) {
+	return all.each(ctx, req, signOut{}, func(it *signItem, r *room) (signOut, error) {
 		input, err := it.input(r)
 		if err != nil {
 			return signOut{}, err
@@ -85,7 +85,7 @@ func (e *Engine) verifyHMACs(ctx context.Context, req *route.Request, k *readyKe
 	if err != nil {
 		return signReply{}, err
 	}
-	return in.each(req, notValid, func(it *signItem, r *room) (signOut, error) {
+	return in.each(ctx, req, notValid, func(it *signItem, r *room) (signOut, error) {
 		return e.verifyMAC(k, r, it, it.HMAC, "hmac", func(version int, input []byte) ([]byte, error) {
 			key, err := e.macKey(ctx, k, version)
 			if err != nil {
@@ -143,7 +143,7 @@ func (e *Engine) cmac(ctx context.Context, req *route.Request, in cmacIn) (signR
 		return signReply{}, err
 	}
 	all := signIn{signItem: in.signItem, Batch: in.Batch}
-	return all.each(req, signOut{}, func(it *signItem, r *room) (signOut, error) {
+	return all.each(ctx, req, signOut{}, func(it *signItem, r *room) (signOut, error) {
 		input, err := it.input(r)
 		if err != nil {
 			return signOut{}, err
@@ -177,7 +177,7 @@ func (e *Engine) cmacSum(ctx context.Context, k *readyKey, version, length int, 
 }
 
 func (e *Engine) verifyCMACs(ctx context.Context, req *route.Request, k *readyKey, in *signIn) (signReply, error) {
-	return in.each(req, notValid, func(it *signItem, r *room) (signOut, error) {
+	return in.each(ctx, req, notValid, func(it *signItem, r *room) (signOut, error) {
 		return e.verifyMAC(k, r, it, it.CMAC, "cmac", func(version int, input []byte) ([]byte, error) {
 			length := cmp.Or(it.MACLength, in.MACLength)
 			if length == 0 {

@@ -132,6 +132,11 @@ func (m *mount) octets(path, body string) []byte {
 
 func (m *mount) call(req *route.Request, path string) (status int, data []byte, err error) {
 	m.t.Helper()
+	return m.callWithin(m.t.Context(), req, path)
+}
+
+func (m *mount) callWithin(ctx context.Context, req *route.Request, path string) (status int, data []byte, err error) {
+	m.t.Helper()
 	path, query, _ := strings.Cut(path, "?")
 	if req.Query, err = url.ParseQuery(query); err != nil {
 		m.t.Fatal(err)
@@ -141,7 +146,7 @@ func (m *mount) call(req *route.Request, path string) (status int, data []byte, 
 	if err != nil {
 		return 404, nil, err
 	}
-	res, err := ep.Call(m.t.Context(), req)
+	res, err := ep.Call(ctx, req)
 	switch {
 	case errs.Is(err, errs.Invalid):
 		return 400, nil, err

@@ -121,7 +121,7 @@ func (e *Engine) sign(ctx context.Context, req *route.Request, in signIn) (signR
 		return signReply{}, err
 	}
 	in.Input.Set = true // nothing is signed where nothing is given, as Vault has it; an item of a batch says so
-	return in.each(req, signOut{Version: wire.Some(0)}, func(it *signItem, r *room) (signOut, error) {
+	return in.each(ctx, req, signOut{Version: wire.Some(0)}, func(it *signItem, r *room) (signOut, error) {
 		input, err := it.input(r)
 		if err != nil {
 			return signOut{}, err
@@ -264,7 +264,7 @@ func (e *Engine) verifySignatures(ctx context.Context, req *route.Request, k *re
 	if err != nil {
 		return signReply{}, err
 	}
-	return in.each(req, notValid, func(it *signItem, r *room) (signOut, error) {
+	return in.each(ctx, req, notValid, func(it *signItem, r *room) (signOut, error) {
 		if len(it.Signature) == 0 {
 			return signOut{}, errs.New(errs.Invalid, "missing signature to verify")
 		}
