@@ -2,12 +2,14 @@ package transit_test
 
 import (
 	"context"
+	"crypto/rsa"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
 	"strings"
 	"testing"
 
+	"github.com/leasehold/leasehold/internal/engines/transit/primitive"
 	"github.com/leasehold/leasehold/internal/route"
 	"github.com/leasehold/leasehold/internal/wire"
 )
@@ -164,5 +166,33 @@ func TestBatchThatNobodyWaitsFor(t *testing.T) {
 		if status != 400 || err == nil || !strings.Contains(err.Error(), "several requests") {
 			t.Errorf("%s of a request that has ended = %d, %v, want it to stop", path, status, err)
 		}
+	}
+}
+
+// TestImportLikeVault imports as Vault's clients may: the type in capitals, and
+// a public key beside the whole one, which is ignored.
+func TestImportLikeVault(t *testing.T) {
+	m := newMount(t)
+	var wrapping struct {
+		PublicKey string `json:"public_key"`
+	}
+	m.mustDo(wire.OpRead, "wrapping_key", nil, &wrapping)
+	block, _ := pem.Decode([]byte(wrapping.PublicKey))
+	public, err := x509.ParsePKIXPublicKey(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hash, _ := primitive.HashForOAEP("")
+	wrapped, err := primitive.Wrap(public.(*rsa.PublicKey), hash, primitive.Random(32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := object{"ciphertext": base64.StdEncoding.EncodeToString(wrapped), "public_key": "ignored"}
+	m.must("keys/a/import", key, nil)
+	m.must("keys/a/import_version", key, nil)
+	key["type"] = "AES256-GCM96"
+	m.must("keys/b/import", key, nil)
+	if got := m.decrypt("b", m.encrypt("b", "x", nil), nil); got != "x" {
+		t.Errorf("decrypt = %q", got)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rsa"
 	"encoding/base64"
+	"strings"
 	"sync"
 
 	"github.com/leasehold/leasehold/internal/engines/transit/primitive"
@@ -90,14 +91,15 @@ func (e *Engine) wrappingKey(ctx context.Context, _ *route.Request, _ route.None
 type materialIn struct {
 	Ciphertext   string `json:"ciphertext" doc:"The key wrapped by the wrapping key: RSA-OAEP of an AES-256 key, and behind it the key by AES-KWP, base64."`
 	HashFunction string `json:"hash_function" doc:"Hash function of RSA-OAEP: SHA256 (if nothing is said), SHA1, SHA224, SHA384 or SHA512."`
-	PublicKey    string `json:"public_key" doc:"In place of the whole key, its public half (PEM), which encrypts and verifies only."`
+	PublicKey    string `json:"public_key" doc:"In place of the whole key, its public half (PEM), which encrypts and verifies only. Beside a ciphertext it is ignored."`
 }
 
 func (e *Engine) material(ctx context.Context, s primitive.Spec, in materialIn) (m primitive.Material, err error) {
-	if (in.Ciphertext == "") == (in.PublicKey == "") {
+	switch {
+	case in.Ciphertext != "": // and a public_key beside it is ignored, as Vault's pages have it
+	case in.PublicKey == "":
 		return m, errs.New(errs.Invalid, "give either the ciphertext of a wrapped key, or a public_key")
-	}
-	if in.PublicKey != "" {
+	default:
 		m, err = primitive.ImportedPublic(s, in.PublicKey)
 		return m, asCallers(err)
 	}
@@ -142,6 +144,7 @@ func (e *Engine) importKey(ctx context.Context, _ *route.Request, in importIn) (
 	if there != nil {
 		return route.None{}, errImported
 	}
+	in.Type = strings.ToLower(in.Type) // Vault takes either when importing
 	if in.Type == string(primitive.HMAC) && in.KeySize == 0 {
 		in.KeySize = 32 // its own size is taken below
 	}
