@@ -287,8 +287,13 @@ func (c *Core) Reshare(ctx context.Context, old [][]byte, n, threshold int) (mad
 	return made, func(ctx context.Context) error {
 		c.stateMu.Lock()
 		defer c.stateMu.Unlock()
-		defer clear(root)
-		return u.store.Rekey(context.WithoutCancel(ctx), root, next.Put)
+		// The key is wiped once it is stored and not before: who verifies the
+		// new shares tries again after a failure.
+		if err := u.store.Rekey(context.WithoutCancel(ctx), root, next.Put); err != nil {
+			return err
+		}
+		clear(root)
+		return nil
 	}, nil
 }
 

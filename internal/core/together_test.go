@@ -19,6 +19,7 @@ import (
 	"github.com/leasehold/leasehold/internal/seal"
 	"github.com/leasehold/leasehold/internal/secret"
 	"github.com/leasehold/leasehold/internal/storage"
+	"github.com/leasehold/leasehold/internal/storage/fault"
 	"github.com/leasehold/leasehold/internal/storage/mem"
 	"github.com/leasehold/leasehold/internal/token"
 	"github.com/leasehold/leasehold/internal/wire"
@@ -212,6 +213,33 @@ func TestRotationWhileWriting(t *testing.T) {
 				t.Fatalf("kv/%d/%d = %s, want %s", i, j, got, want)
 			}
 		}
+	}
+}
+
+// TestReshareTriedAgain: a rekey that the store refused is tried again with the
+// shares that were handed out, and these open the server afterwards.
+func TestReshareTriedAgain(t *testing.T) {
+	db := fault.Wrap(mem.New())
+	r := open(t, db)
+	made, commit, err := r.c.Reshare(t.Context(), r.keys[:2], 3, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.Set(fault.On(fault.Commit, 1))
+	if err := commit(t.Context()); !errors.Is(err, fault.ErrInjected) {
+		t.Fatalf("commit over a failing store = %v, want its error", err)
+	}
+	db.Set(nil)
+	if err := commit(t.Context()); err != nil {
+		t.Fatalf("the second commit = %v", err)
+	}
+	if err := r.c.Seal(); err != nil {
+		t.Fatal(err)
+	}
+	r.keys = made
+	r.unseal()
+	if _, sealed, err := r.c.Health(t.Context()); err != nil || sealed {
+		t.Errorf("after the new shares the server is sealed: %v, %v", sealed, err)
 	}
 }
 
