@@ -134,6 +134,7 @@ func (e *Engine) use(ctx context.Context, r *role, hash string) error {
 			return e.dropSecret(tx, r.Key, hash, s)
 		}
 		s.NumUses--
+		s.Updated = e.env.Now().Round(0).UTC()
 		return tx.Put(secretKey(r.Key, hash), wire.Marshal(s))
 	})
 	return err

@@ -47,6 +47,11 @@ func TestSecretID(t *testing.T) {
 	}
 	r.must(wire.OpUpdate, "role/free/secret-id/destroy", bySecret) // of another role: nothing is there
 	r.in(r.roleID("web"), id)
+	// Whoever looks for secret ids that nobody uses goes by these.
+	got := r.must(wire.OpUpdate, "role/web/secret-id/lookup", bySecret)
+	if got["secret_id_num_uses"] != 2.0 || got["last_updated_time"] != "2026-11-23T01:03:03Z" || got["creation_time"] != want["creation_time"] {
+		t.Errorf("after a login a secret id reads %v, want one use less, and the time of it", got)
+	}
 
 	_, second := r.secretID("web", "")
 	both := []any{acc, second}
