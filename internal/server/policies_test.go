@@ -95,3 +95,34 @@ func TestNoPermissionComesFirst(t *testing.T) {
 		}
 	}
 }
+
+// TestPolicyNamesInOtherLetters: a policy is kept by its name in small letters,
+// and whoever is kept from it is kept from it however the name is written.
+func TestPolicyNamesInOtherLetters(t *testing.T) {
+	l := startLocal(t, "")
+	const text = `{"policy": "path \"secret/a\" { capabilities = [\"read\"] }"}`
+	l.must("POST", "sys/policies/acl/admin", text)
+	l.must("POST", "sys/policies/acl/writer", object(map[string]any{"policy": `
+		path "sys/polic*" { capabilities = ["create", "read", "update", "patch", "delete"] }
+		path "sys/policies/acl/admin" { capabilities = ["deny"] }
+		path "sys/policy/admin" { capabilities = ["deny"] }`}))
+	tok := l.must("POST", "auth/token/create", `{"policies": ["writer"], "ttl": "1h"}`).Auth.Token
+	for _, name := range []string{"admin", "Admin", "ADMIN", "admin%20", "%C2%A0aDmin"} {
+		for _, path := range []string{"sys/policies/acl/", "sys/policy/"} {
+			for _, method := range []string{"GET", "POST", "DELETE"} {
+				if status, body := l.ask(method, path+name, tok, text); status != 403 {
+					t.Errorf("%s %s%s = %d %s, want 403", method, path, name, status, body)
+				}
+			}
+		}
+		if status, body := l.ask("PATCH", "sys/policies/acl/"+name, tok, text, "Content-Type", "application/merge-patch+json"); status != 403 {
+			t.Errorf("PATCH sys/policies/acl/%s = %d %s, want 403", name, status, body)
+		}
+	}
+	if status, body := l.ask("POST", "sys/policies/acl/Other", tok, text); status != 200 || !strings.Contains(body, "converted to other") {
+		t.Errorf("another policy = %d %s, want 200 and a warning", status, body)
+	}
+	if status, body := l.ask("GET", "sys/policies/acl/OTHER", tok, ""); status != 200 || !strings.Contains(body, `"name":"other"`) {
+		t.Errorf("reading it = %d %s, want 200", status, body)
+	}
+}

@@ -3,6 +3,7 @@ package sys
 import (
 	"context"
 	"encoding/base64"
+	"slices"
 	"strings"
 	"time"
 
@@ -150,8 +151,30 @@ func (e *Engine) listOldPolicies(ctx context.Context, req *route.Request, in pol
 	return oldPoliciesOut{Keys: names, Policies: names}, err
 }
 
+// kept is the name by which a policy is kept: small letters, without blanks
+// around it. In any other spelling the path is not the one that a policy about
+// it names; so the caller must have the capability on that one, too.
+func (e *Engine) kept(ctx context.Context, req *route.Request, name, capability string) (string, error) {
+	clean := strings.ToLower(strings.TrimSpace(name))
+	if clean == name {
+		return name, nil
+	}
+	rights, err := e.cfg.Access.Of(ctx, req.Mount.Namespace, req.Caller.Token, req.Remote)
+	if err != nil {
+		return "", err
+	}
+	caps := rights.Capabilities(req.Mount.Path + strings.TrimSuffix(req.Path, name) + clean)
+	if !slices.Contains(caps, capability) && !slices.Contains(caps, "root") {
+		return "", errs.New(errs.Denied, "permission denied")
+	}
+	return clean, nil
+}
+
 func (e *Engine) policy(ctx context.Context, req *route.Request, in nameIn) (Policy, error) {
-	name := strings.ToLower(in.Name)
+	name, err := e.kept(ctx, req, in.Name, "read")
+	if err != nil {
+		return Policy{}, err
+	}
 	if name == rootPolicy {
 		return Policy{Name: name}, nil
 	}
@@ -241,7 +264,10 @@ func (e *Engine) writePolicy(ctx context.Context, req *route.Request, in policyI
 		return route.None{}, errs.New(errs.Invalid, "'policy' parameter not supplied or empty")
 	}
 	text = fromBase64(text)
-	name := strings.ToLower(in.Name)
+	name, err := e.kept(ctx, req, in.Name, "update")
+	if err != nil {
+		return route.None{}, err
+	}
 	if name != in.Name {
 		req.Warn("policy name was converted to %s", name)
 	}
@@ -257,7 +283,11 @@ func (e *Engine) writePolicy(ctx context.Context, req *route.Request, in policyI
 }
 
 func (e *Engine) patchPolicy(ctx context.Context, req *route.Request, in policyIn) (route.None, error) {
-	name, text := strings.ToLower(in.Name), ""
+	name, err := e.kept(ctx, req, in.Name, "patch")
+	if err != nil {
+		return route.None{}, err
+	}
+	text := ""
 	if in.Policy != "" {
 		text = fromBase64(in.Policy)
 	}
@@ -290,5 +320,9 @@ func fromBase64(text string) string {
 }
 
 func (e *Engine) deletePolicy(ctx context.Context, req *route.Request, in nameIn) (route.None, error) {
-	return route.None{}, e.cfg.Policies.Delete(ctx, req.Mount.Namespace, strings.ToLower(in.Name))
+	name, err := e.kept(ctx, req, in.Name, "delete")
+	if err != nil {
+		return route.None{}, err
+	}
+	return route.None{}, e.cfg.Policies.Delete(ctx, req.Mount.Namespace, name)
 }
