@@ -26,6 +26,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"strconv"
 	"strings"
 	"sync"
@@ -106,14 +107,17 @@ func (o *Outbox) Append(tx storage.Tx, lane string, records ...audit.Stored) err
 		return fmt.Errorf("storing audit record: bad lane %q", lane)
 	}
 	next, err := getMark(tx, seqPrefix+lane)
-	if err != nil {
+	bad := unreadable(err)
+	if err != nil && !bad {
 		return fmt.Errorf("storing audit record: %w", err)
 	}
 	now := o.cfg.Now()
 	if next == 0 {
 		next = uint64(now.UnixNano())
-		if err := putMark(tx, lowPrefix+lane, next); err != nil {
-			return fmt.Errorf("storing audit record: %w", err)
+		if !bad { // there may be rows below
+			if err := putMark(tx, lowPrefix+lane, next); err != nil {
+				return fmt.Errorf("storing audit record: %w", err)
+			}
 		}
 	}
 	row, err := encode(records, now)
@@ -129,8 +133,9 @@ func (o *Outbox) Append(tx storage.Tx, lane string, records ...audit.Stored) err
 // Run delivers until ctx ends, and returns its error. Only one Run may be at
 // work on a store.
 func (o *Outbox) Run(ctx context.Context) error {
-	if err := o.sweep(ctx); err != nil {
-		return err
+	// On a store that is full there is nothing to be swept, but to deliver.
+	if err := o.sweep(ctx); err != nil && ctx.Err() == nil {
+		o.cfg.Log.WarnContext(ctx, "marks of idle audit lanes stay until the next start", "error", err)
 	}
 	for {
 		err := o.follow(ctx)
@@ -154,7 +159,7 @@ func (o *Outbox) follow(ctx context.Context) error {
 	var from storage.Revision
 	err := o.cfg.Store.View(ctx, func(v storage.View) error {
 		from = v.Revision()
-		return v.Scan(seqPrefix, storage.PrefixEnd(seqPrefix), 0, func(key string, _ []byte) bool {
+		return storage.ScanEach(v, seqPrefix, storage.PrefixEnd(seqPrefix), 0, func(key string, _ []byte, _ error) bool {
 			o.mark(strings.TrimPrefix(key, seqPrefix))
 			return true
 		})
@@ -271,20 +276,29 @@ func (o *Outbox) readPage(ctx context.Context, lane string) (page, error) {
 	var p page
 	err := o.cfg.Store.View(ctx, func(v storage.View) error {
 		next, err := getMark(v, seqPrefix+lane)
-		if err != nil {
+		endless := unreadable(err)
+		if endless {
+			next = math.MaxUint64
+		} else if err != nil {
 			return err
 		}
 		// The scan begins at the mark so as not to cross the tombstones of
 		// what was delivered.
 		low, err := getMark(v, lowPrefix+lane)
-		if err != nil || low >= next {
+		if err != nil && !unreadable(err) {
 			return err
 		}
-		err = v.Scan(rowKey(lane, low), rowKey(lane, next), pageRows, func(key string, value []byte) bool {
+		if low >= next {
+			return nil
+		}
+		err = storage.ScanEach(v, rowKey(lane, low), rowKey(lane, next), pageRows, func(key string, value []byte, err error) bool {
 			seq := seqOf(key)
 			p.low = seq + 1
-			if seq >= o.delivered[lane] {
-				if p.events, err = decode(p.events, key, value); err != nil {
+			if err != nil || seq >= o.delivered[lane] {
+				if err == nil {
+					p.events, err = decode(p.events, key, value)
+				}
+				if err != nil {
 					// It must not hold up all that follow.
 					o.cfg.Log.ErrorContext(ctx, "stored audit record is unreadable and stays in the store", "key", key, "error", err)
 					return true
@@ -293,7 +307,7 @@ func (o *Outbox) readPage(ctx context.Context, lane string) (page, error) {
 			p.keys = append(p.keys, key)
 			return len(p.events) < pageEvents
 		})
-		if p.low == 0 { // all rows are gone although the marks say otherwise
+		if p.low == 0 && !endless { // all rows are gone although the marks say otherwise
 			p.low = next
 		}
 		p.more = p.low < next
@@ -307,7 +321,7 @@ func (o *Outbox) readPage(ctx context.Context, lane string) (page, error) {
 func (o *Outbox) sweep(ctx context.Context) error {
 	var idle []string
 	err := o.cfg.Store.View(ctx, func(v storage.View) error {
-		return v.Scan(lowPrefix, storage.PrefixEnd(lowPrefix), 0, func(key string, _ []byte) bool {
+		return storage.ScanEach(v, lowPrefix, storage.PrefixEnd(lowPrefix), 0, func(key string, _ []byte, _ error) bool {
 			idle = append(idle, strings.TrimPrefix(key, lowPrefix))
 			return true
 		})
@@ -317,12 +331,12 @@ func (o *Outbox) sweep(ctx context.Context) error {
 	}
 	for _, lane := range idle {
 		_, err := o.cfg.Store.Update(ctx, func(tx storage.Tx) error {
-			next, err := getMark(tx, seqPrefix+lane)
-			if err != nil {
-				return err
-			}
-			low, err := getMark(tx, lowPrefix+lane)
-			if err != nil || low < next {
+			next, err1 := getMark(tx, seqPrefix+lane)
+			low, err2 := getMark(tx, lowPrefix+lane)
+			switch err := errors.Join(err1, err2); {
+			case unreadable(err): // what it has left, nobody knows
+				return nil
+			case err != nil || low < next:
 				return err
 			}
 			if err := tx.Delete(seqPrefix + lane); err != nil {
@@ -357,6 +371,13 @@ func getMark(r storage.Reader, key string) (uint64, error) {
 		return 0, fmt.Errorf("audit mark %s has %d bytes, want 8", key, len(b))
 	}
 	return binary.BigEndian.Uint64(b), nil
+}
+
+// unreadable reports whether err is that of a bad row and not of the store: the
+// row is left alone, and neither the lane nor what ends in it waits for it.
+func unreadable(err error) bool {
+	var bad *storage.CorruptError
+	return errors.As(err, &bad)
 }
 
 func putMark(tx storage.Tx, key string, n uint64) error {

@@ -232,6 +232,12 @@ func (r *readOnly) Update(ctx context.Context, fn func(storage.Tx) error) (stora
 	return r.Backend.Update(ctx, fn)
 }
 
+func (r *readOnly) turn(on bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.set = on
+}
+
 func TestRowsThatCannotBeDeletedAreDeliveredOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := &readOnly{Backend: mem.New()}
@@ -257,6 +263,132 @@ func TestRowsThatCannotBeDeletedAreDeliveredOnce(t *testing.T) {
 		}
 		if got := s.keys(t, "audit/"); len(got) != 0 {
 			t.Errorf("rows left: %v, want none", got)
+		}
+		stop()
+	})
+}
+
+// TestFullAtStart: what an earlier process left is delivered although the store
+// takes no writes yet, and what comes when it does, too.
+func TestFullAtStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &readOnly{Backend: mem.New()}
+		first := newSystem(store)
+		first.append(t, "idle", "0")
+		stop := first.run(t)
+		synctest.Wait()
+		stop()
+		first.append(t, "a", "1")
+
+		store.turn(true)
+		s := newSystem(store)
+		stop = s.run(t)
+		synctest.Wait()
+		if got, want := s.sink.of("a"), []string{"1"}; !slices.Equal(got, want) {
+			t.Errorf("on a full store delivered %v, want %v", got, want)
+		}
+		store.turn(false)
+		s.append(t, "a", "2")
+		s.append(t, "idle", "3")
+		time.Sleep(time.Minute)
+		if got, want := s.sink.of("a"), []string{"1", "2"}; !slices.Equal(got, want) {
+			t.Errorf("delivered %v, want %v", got, want)
+		}
+		if got, want := s.sink.of("idle"), []string{"3"}; !slices.Equal(got, want) {
+			t.Errorf("of the lane that was idle delivered %v, want %v", got, want)
+		}
+		stop()
+	})
+}
+
+// corrupt has rows that cannot be decrypted, as the barrier tells of them.
+type corrupt struct {
+	storage.Backend
+	mu   sync.Mutex
+	keys []string
+}
+
+func (c *corrupt) View(ctx context.Context, fn func(storage.View) error) error {
+	return c.Backend.View(ctx, func(v storage.View) error { return fn(corruptView{v, c}) })
+}
+
+func (c *corrupt) Update(ctx context.Context, fn func(storage.Tx) error) (storage.Revision, error) {
+	return c.Backend.Update(ctx, func(tx storage.Tx) error { return fn(corruptTx{tx, c}) })
+}
+
+func (c *corrupt) bad(key string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if slices.Contains(c.keys, key) {
+		return &storage.CorruptError{Key: key, Err: errors.New("forged")}
+	}
+	return nil
+}
+
+type corruptView struct {
+	storage.View
+	c *corrupt
+}
+
+func (v corruptView) Get(key string) ([]byte, error) {
+	if err := v.c.bad(key); err != nil {
+		return nil, err
+	}
+	return v.View.Get(key)
+}
+
+func (v corruptView) Scan(from, to string, limit int, fn func(string, []byte) bool) (err error) {
+	serr := v.View.Scan(from, to, limit, func(key string, value []byte) bool {
+		if err = v.c.bad(key); err != nil {
+			return false
+		}
+		return fn(key, value)
+	})
+	return errors.Join(serr, err)
+}
+
+type corruptTx struct {
+	storage.Tx
+	c *corrupt
+}
+
+func (t corruptTx) Get(key string) ([]byte, error) {
+	if err := t.c.bad(key); err != nil {
+		return nil, err
+	}
+	return t.Tx.Get(key)
+}
+
+func (t corruptTx) Put(key string, value []byte) error {
+	t.c.mu.Lock()
+	defer t.c.mu.Unlock()
+	t.c.keys = slices.DeleteFunc(t.c.keys, func(k string) bool { return k == key })
+	return t.Tx.Put(key, value)
+}
+
+// TestARowThatDoesNotDecrypt: it stays where it is, and what stands behind it,
+// and in other lanes, is delivered. What a lane's mark said is made out without
+// it, and what ends in the lane ends.
+func TestARowThatDoesNotDecrypt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &corrupt{Backend: mem.New()}
+		s := newSystem(store)
+		s.append(t, "a", "1")
+		for _, lane := range []string{"a", "b", "c", "d"} {
+			s.append(t, lane, "2")
+		}
+		store.keys = []string{s.keys(t, "audit/a/")[0], "auditlow/b", "auditseq/c", "auditseq/d", "auditlow/d"}
+		time.Sleep(time.Second)
+		s.append(t, "d", "3")
+		stop := s.run(t)
+		synctest.Wait()
+		s.append(t, "b", "3")
+		s.append(t, "c", "3")
+		synctest.Wait()
+		for lane, want := range map[string][]string{"a": {"2"}, "b": {"2", "3"}, "c": {"2", "3"}, "d": {"2", "3"}} {
+			if got := s.sink.of(lane); !slices.Equal(got, want) {
+				t.Errorf("of lane %s delivered %v, want %v", lane, got, want)
+			}
 		}
 		stop()
 	})
