@@ -35,6 +35,7 @@ type Broker struct {
 type deviceSet struct {
 	groups []group
 	byPath map[string]*member
+	closed bool // there were devices until the broker was closed
 }
 
 // group is the devices whose records look the same and are encoded once.
@@ -59,8 +60,12 @@ func NewBroker(log *slog.Logger) *Broker {
 }
 
 // Enabled reports whether any device is enabled. Work that stores its record
-// for later asks it first.
-func (b *Broker) Enabled() bool { return len(b.set.Load().groups) > 0 }
+// for later asks it first. Devices that Close has closed count: what would have
+// been recorded by them is refused.
+func (b *Broker) Enabled() bool {
+	set := b.set.Load()
+	return len(set.groups) > 0 || set.closed
+}
 
 // Set puts devices in place of those enabled before, at once for all records.
 // A Device that is in both stays as it is; those that are left out are closed
@@ -68,8 +73,12 @@ func (b *Broker) Enabled() bool { return len(b.set.Load().groups) > 0 }
 func (b *Broker) Set(devices []Enabled) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	return b.setLocked(devices, false)
+}
+
+func (b *Broker) setLocked(devices []Enabled, closed bool) error {
 	old := b.set.Load()
-	next := &deviceSet{byPath: make(map[string]*member, len(devices))}
+	next := &deviceSet{byPath: make(map[string]*member, len(devices)), closed: closed}
 	at := make(map[Format]int)
 	for _, d := range devices {
 		m := old.byPath[d.Path]
@@ -100,8 +109,13 @@ func (b *Broker) Set(devices []Enabled) error {
 	return errors.Join(failed...)
 }
 
-// Close closes all devices. Records are no longer asked for after it.
-func (b *Broker) Close() error { return b.Set(nil) }
+// Close closes all devices. A request that outlasts it is refused where it would
+// have been recorded.
+func (b *Broker) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.setLocked(nil, b.Enabled())
+}
 
 // Reopen makes every device let go of its file or connection for a new one.
 func (b *Broker) Reopen() error {
@@ -154,7 +168,11 @@ func (b *Broker) Deliver(ctx context.Context, events []Stored) error {
 func (b *Broker) write(ctx context.Context, refused *atomic.Uint64, encode func(*encoder)) error {
 	for {
 		set := b.set.Load()
-		if len(set.groups) == 0 {
+		switch {
+		case set.closed:
+			refused.Add(1)
+			return errs.Wrap(errs.Unavailable, ErrClosed, "the server was sealed before the request could be recorded, so it is not answered")
+		case len(set.groups) == 0:
 			return nil
 		}
 		taken, err := b.writeTo(ctx, set, encode)

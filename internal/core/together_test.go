@@ -216,6 +216,50 @@ func TestRotationWhileWriting(t *testing.T) {
 	}
 }
 
+// lingering answers when it is let go.
+type lingering struct {
+	begun, letGo chan struct{}
+}
+
+func (l *lingering) Routes(t *route.Table) {
+	route.Write(t, "wait", func(context.Context, *route.Request, route.None) (map[string]string, error) {
+		close(l.begun)
+		<-l.letGo
+		return map[string]string{"signature": "abc"}, nil
+	})
+}
+
+// TestAnswerPastTheSealing: a request that is still at work when the audit
+// devices are closed gets no answer, as nobody records it any more.
+func TestAnswerPastTheSealing(t *testing.T) {
+	for _, audited := range []bool{true, false} {
+		e := &lingering{make(chan struct{}), make(chan struct{})}
+		r := openWith(t, mem.New(), map[string]engine.Factory{
+			"secret/lingering": func(context.Context, engine.Env) (engine.Engine, error) { return e, nil },
+		})
+		r.mount("slow/", "lingering", nil)
+		path := t.TempDir() + "/audit.log"
+		if audited {
+			err := r.c.EnableAudit(t.Context(), core.AuditDevice{Path: "file/", Type: "file", Options: map[string]string{"file_path": path}})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		answer := make(chan *core.Response)
+		go func() { answer <- r.do(wire.OpUpdate, "slow/wait", r.root, "") }()
+		<-e.begun
+		r.c.Stop(0)
+		close(e.letGo)
+		p := <-answer
+		if audited && (!errs.Is(p.Err, errs.Unavailable) || p.Data != nil) {
+			t.Errorf("after the devices were closed, answer %v, %v; want Unavailable. The log:\n%s", p.Data, p.Err, readFile(t, path))
+		}
+		if !audited && p.Err != nil {
+			t.Errorf("without devices, answer %v", p.Err)
+		}
+	}
+}
+
 // TestReshareTriedAgain: a rekey that the store refused is tried again with the
 // shares that were handed out, and these open the server afterwards.
 func TestReshareTriedAgain(t *testing.T) {
