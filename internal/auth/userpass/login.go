@@ -32,6 +32,14 @@ func (e *Engine) login(ctx context.Context, req *route.Request, in loginIn) (*ro
 	if in.Password.IsZero() {
 		return nil, errs.New(errs.Invalid, "missing password")
 	}
+	select {
+	case e.slots <- struct{}{}:
+		defer func() { <-e.slots }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	// Only now: while many guess, the wait is long enough for a password to be
+	// changed, and the old one must not count any more.
 	var u *userRow
 	var most int
 	name := in.name()
@@ -43,12 +51,6 @@ func (e *Engine) login(ctx context.Context, req *route.Request, in loginIn) (*ro
 	})
 	if err != nil {
 		return nil, err
-	}
-	select {
-	case e.slots <- struct{}{}:
-		defer func() { <-e.slots }()
-	case <-ctx.Done():
-		return nil, ctx.Err()
 	}
 	if !e.check(u, in.Password, most) {
 		return nil, errWrong

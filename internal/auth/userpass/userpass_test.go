@@ -8,8 +8,10 @@ import (
 	"log/slog"
 	"math"
 	"net/netip"
+	"runtime"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -289,6 +291,44 @@ func TestWrongNamesTakeAsLong(t *testing.T) {
 	if user, nobody := quickest("ann"), quickest("nobody"); user > 3*nobody || nobody > 3*user {
 		t.Errorf("a wrong password takes %v, a wrong name %v", user, nobody)
 	}
+}
+
+// TestPasswordOfWhoeverWaits: a login that has to wait for its turn is judged
+// by the password that the user has when it comes.
+func TestPasswordOfWhoeverWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t)
+		turn := make(chan struct{})
+		userpass.SetCompare(r.eng, func(hash, password []byte) error {
+			if string(password) == "slow" {
+				<-turn
+			}
+			return bcrypt.CompareHashAndPassword(hash, password)
+		})
+		for _, name := range []string{"ann", "bob"} {
+			r.must(wire.OpUpdate, "users/"+name, fmt.Sprintf(`{"password_hash":%q}`, hash(t, "first", 4)))
+		}
+		for range runtime.GOMAXPROCS(0) {
+			go r.call(wire.OpUpdate, "login/cid", `{"password":"slow"}`)
+		}
+		synctest.Wait()
+		late := make(chan error, 2)
+		for _, name := range []string{"ann", "bob"} {
+			go func() {
+				_, err := r.call(wire.OpUpdate, "login/"+name, `{"password":"first"}`)
+				late <- err
+			}()
+		}
+		synctest.Wait()
+		r.must(wire.OpUpdate, "users/ann/password", fmt.Sprintf(`{"password_hash":%q}`, hash(t, "second", 4)))
+		r.must(wire.OpDelete, "users/bob", "")
+		close(turn)
+		for range 2 {
+			if err := <-late; !errs.Is(err, errs.Invalid) {
+				t.Errorf("a login that waited while its password was changed, or its user deleted = %v, want it refused", err)
+			}
+		}
+	})
 }
 
 func TestRenewal(t *testing.T) {
