@@ -75,3 +75,21 @@ func TestEnforcementsFollowTheirEntity(t *testing.T) {
 		t.Error("after the merge no second factor is needed")
 	}
 }
+
+// TestEnforcementsNameWhatIsThere: one that names nobody would hold for nobody.
+func TestEnforcementsNameWhatIsThere(t *testing.T) {
+	r := start(t)
+	defer r.close()
+	method, _ := r.write("mfa/method/totp", obj{"issuer": "x"})["method_id"].(string)
+	entity := r.write("entity", obj{"name": "ann"})["id"].(string)
+	group := r.write("group", obj{"name": "people"})["id"].(string)
+	for field, id := range map[string]string{
+		"auth_method_accessors": "up", "identity_entity_ids": entity, "identity_group_ids": group,
+	} {
+		r.refused(errs.Invalid, wire.OpUpdate, "mfa/login-enforcement/e", obj{"mfa_method_ids": method, field: id + "x"})
+		r.write("mfa/login-enforcement/e", obj{"mfa_method_ids": method, field: id})
+	}
+	// One who went since does not stand in the way of a change elsewhere.
+	r.must(wire.OpDelete, "entity/id/"+entity, "")
+	r.write("mfa/login-enforcement/e", obj{"auth_method_types": "userpass"})
+}

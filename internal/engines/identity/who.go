@@ -3,6 +3,7 @@ package identity
 import (
 	"context"
 	"slices"
+	"strings"
 
 	"github.com/leasehold/leasehold/internal/engine"
 	"github.com/leasehold/leasehold/internal/storage"
@@ -24,6 +25,22 @@ func (e *Engine) Identify(ctx context.Context, id string) (*engine.Identified, e
 		}
 	}
 	return nil, nil
+}
+
+// HasGroup implements mfa.People.
+func (e *Engine) HasGroup(ctx context.Context, id string) (there bool, err error) {
+	err = e.env.Store.View(ctx, func(v storage.View) error {
+		g, err := getGroup(v, id)
+		there = g != nil
+		return err
+	})
+	return there, err
+}
+
+// HasLogin implements mfa.People.
+func (e *Engine) HasLogin(ctx context.Context, accessor string) (bool, error) {
+	m, ok, err := e.cfg.Mount(ctx, e.env.Namespace, accessor)
+	return ok && strings.HasPrefix(m.Path, "auth/"), err
 }
 
 // entity is what an entity has, from memory where it can.

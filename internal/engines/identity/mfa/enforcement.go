@@ -120,7 +120,43 @@ func (in *writeEnforcementIn) apply(r *enforcementRow) error {
 	return nil
 }
 
+// checkNamed refuses to name what is not there: the enforcement would hold for
+// nobody, and whoever has mistyped an id would not learn of it. What a stored
+// enforcement names may go later.
+func (e *Engine) checkNamed(ctx context.Context, in *writeEnforcementIn) error {
+	entity := func(ctx context.Context, id string) (bool, error) {
+		who, err := e.people.Identify(ctx, id)
+		return who != nil && who.ID == id, err // logins have the id that lives, not one that was merged
+	}
+	for _, l := range []struct {
+		in    wire.Opt[wire.CSV]
+		what  string
+		there func(ctx context.Context, id string) (bool, error)
+	}{
+		{in.Accessors, "auth_method_accessors", e.people.HasLogin},
+		{in.Groups, "identity_group_ids", e.people.HasGroup},
+		{in.Entities, "identity_entity_ids", entity},
+	} {
+		for _, id := range l.in.Value {
+			if id == "" {
+				continue
+			}
+			ok, err := l.there(ctx, id)
+			if err == nil && !ok {
+				err = errs.New(errs.Invalid, "one of the %s is invalid: there is no %q in this namespace", l.what, id)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 func (e *Engine) writeEnforcement(ctx context.Context, _ *route.Request, in writeEnforcementIn) (route.None, error) {
+	if err := e.checkNamed(ctx, &in); err != nil {
+		return route.None{}, err
+	}
 	id, err := e.uuid()
 	if err != nil {
 		return route.None{}, err

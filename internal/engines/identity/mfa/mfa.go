@@ -17,11 +17,15 @@ import (
 	"github.com/leasehold/leasehold/internal/wire"
 )
 
-// People knows the entities of the namespace.
+// People knows the entities and groups of the namespace, and where they log in.
 type People interface {
 	// Identify gives an entity, also one that was merged into another since;
 	// nil if there is none.
 	Identify(ctx context.Context, id string) (*engine.Identified, error)
+	// HasGroup reports whether there is a group with an id.
+	HasGroup(ctx context.Context, id string) (bool, error)
+	// HasLogin reports whether an auth method's mount has an accessor.
+	HasLogin(ctx context.Context, accessor string) (bool, error)
 }
 
 // Config is what New needs.

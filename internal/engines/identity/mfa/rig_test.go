@@ -35,6 +35,12 @@ type people map[string]*engine.Identified
 
 func (p people) Identify(_ context.Context, id string) (*engine.Identified, error) { return p[id], nil }
 
+func (p people) HasGroup(_ context.Context, id string) (bool, error) { return id == "g1", nil }
+
+func (p people) HasLogin(_ context.Context, accessor string) (bool, error) {
+	return accessor == "acc1", nil
+}
+
 var (
 	ann = &engine.Identified{ID: "ann", Name: "Ann", Groups: []engine.IdentifiedGroup{{ID: "g1"}}}
 	bob = &engine.Identified{ID: "bob", Name: "Bob"}
@@ -52,7 +58,7 @@ func newRig(t testing.TB) *rig {
 // changes.
 func (r *rig) open() (*mfa.Engine, *route.Table) {
 	slice := storage.Prefix(r.store, "m/root/id/")
-	e := mfa.New(mfa.Config{People: people{"ann": ann, "bob": bob}, Env: engine.Env{
+	e := mfa.New(mfa.Config{People: people{"ann": ann, "bob": bob, "merged": ann}, Env: engine.Env{
 		Store: slice, Now: r.clock, Rand: rand.Reader, Log: slog.New(slog.DiscardHandler),
 	}})
 	running := make(chan struct{})
