@@ -43,7 +43,19 @@ type member[T any] struct {
 	value T
 	err   error
 	taken bool          // a leader has it; guarded by Set.mu
-	done  chan struct{} // closed when err is set
+	done  chan struct{} // closed when err or panicked is set
+
+	panicked bool
+}
+
+// wait gives the outcome that a leader brings. Where the leader panicked nobody
+// knows how far it came, so that every caller panics and treats it so.
+func (m *member[T]) wait() error {
+	<-m.done
+	if m.panicked {
+		panic("lane: what ran this creation together with others panicked")
+	}
+	return m.err
 }
 
 // CreateBatch is Create for creations that may share one call: those of one
@@ -80,7 +92,7 @@ func CreateBatch[T any](ctx context.Context, s *Set, target, key string, most in
 	select {
 	case slots <- struct{}{}:
 	case <-me.done:
-		return me.err
+		return me.wait()
 	case <-ctx.Done():
 		return me.abandon(ctx, s, b)
 	}
@@ -90,15 +102,22 @@ func CreateBatch[T any](ctx context.Context, s *Set, target, key string, most in
 	}
 	if mine == nil { // another leader has it
 		<-slots
-		<-me.done
-		return me.err
+		return me.wait()
 	}
 	values := make([]T, len(mine))
 	for i, m := range mine {
 		values[i] = m.value
 	}
+	ended := false
+	defer func() {
+		<-slots
+		for _, m := range mine {
+			m.panicked = !ended
+			close(m.done)
+		}
+	}()
 	out := run(ctx, values)
-	<-slots
+	ended = true
 	s.mu.Lock()
 	now := s.cfg.Now()
 	lost := false // one connection that is lost is one fault, for however many
@@ -113,9 +132,6 @@ func CreateBatch[T any](ctx context.Context, s *Set, target, key string, most in
 		l.poke() // the target answers again: revoking need not wait for its pause
 	}
 	s.mu.Unlock()
-	for _, m := range mine {
-		close(m.done)
-	}
 	return me.err
 }
 
@@ -163,8 +179,7 @@ func (m *member[T]) abandon(ctx context.Context, s *Set, b *batch[T]) error {
 	}
 	s.mu.Unlock()
 	if taken {
-		<-m.done
-		return m.err
+		return m.wait()
 	}
 	return errs.Wrap(errs.Upstream, ctx.Err(), "the target was too busy to create the credential in time; try again")
 }

@@ -335,6 +335,41 @@ func TestCreateBatch(t *testing.T) {
 	})
 }
 
+// A run that panics gives its slot back, and everybody whose creation was part
+// of it hears of it.
+func TestCreateBatchPanics(t *testing.T) {
+	run(t, nil, func(s *lane.Set, _ *worker) {
+		s.Limit("a", lane.Limits{Create: 1})
+		var wg sync.WaitGroup
+		var panics atomic.Int32
+		for range 5 {
+			wg.Go(func() {
+				defer func() {
+					if recover() != nil {
+						panics.Add(1)
+					}
+				}()
+				_ = lane.CreateBatch(context.Background(), s, "a", "group", 8, 0, func(context.Context, []int) []error {
+					time.Sleep(time.Second)
+					panic("a fault in an engine")
+				})
+			})
+		}
+		wg.Wait()
+		if n := panics.Load(); n != 5 {
+			t.Errorf("%d of 5 callers heard of a panic", n)
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if err := s.Create(ctx, "a", func(context.Context) error { return nil }); err != nil {
+			t.Errorf("Create after a panic = %v", err)
+		}
+		if st := s.Status("a"); st.Creating != 0 {
+			t.Errorf("Status = %+v, want no creations", st)
+		}
+	})
+}
+
 // A caller that gives up waiting leaves nothing behind for a leader to run.
 func TestCreateBatchAbandoned(t *testing.T) {
 	run(t, nil, func(s *lane.Set, _ *worker) {
