@@ -110,7 +110,7 @@ func (e *Engine) listClients(ctx context.Context, _ *route.Request, _ route.None
 
 type writeClientIn struct {
 	Name           string             `json:"name" doc:"Name of the client."`
-	RedirectURIs   wire.Opt[wire.CSV] `json:"redirect_uris" doc:"Where codes may be sent. A loopback address matches with any port."`
+	RedirectURIs   wire.Opt[wire.CSV] `json:"redirect_uris" doc:"Where codes may be sent. A loopback address or localhost matches with any port."`
 	Assignments    wire.Opt[wire.CSV] `json:"assignments" doc:"Who may log in to it; allow_all is everybody."`
 	Key            wire.Opt[string]   `json:"key" doc:"The named key that signs its tokens; it cannot be changed."`
 	IDTokenTTL     wire.Opt[wire.TTL] `json:"id_token_ttl" doc:"How long its identity tokens live; 24h by default."`
@@ -254,8 +254,8 @@ func (e *Engine) admits(ctx context.Context, c *clientRow, p *engine.Identified)
 
 // redirects reports whether codes may be sent to a URI: one that was
 // registered, character by character. Programs on a person's own machine draw
-// their port anew each time, so that of a loopback address does not count
-// (RFC 8252, 7.3).
+// their port anew each time, so that of a loopback address, or of localhost,
+// does not count (RFC 8252, 7.3 and 8.3).
 func (c *clientRow) redirects(uri string) bool {
 	if slices.Contains(c.RedirectURIs, uri) {
 		return true
@@ -267,11 +267,16 @@ func (c *clientRow) redirects(uri string) bool {
 	})
 }
 
-// loopback is a URI without its port, if its host is a loopback address.
+// loopback is a URI without its port, if its host is a loopback address or
+// localhost. One is not the other: a client registers what it uses.
 func loopback(uri string) (string, bool) {
 	u, err := url.Parse(uri)
 	if err != nil || u.Scheme != "http" || u.User != nil {
 		return "", false
+	}
+	if u.Hostname() == "localhost" {
+		u.Host = "localhost"
+		return u.String(), true
 	}
 	a, err := netip.ParseAddr(u.Hostname())
 	if err != nil || !a.IsLoopback() {

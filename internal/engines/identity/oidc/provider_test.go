@@ -122,6 +122,15 @@ func TestCodeFlowVariants(t *testing.T) {
 		t.Errorf("authorize with max_age 300 = %d %s", a.status, a.text)
 	}
 
+	// Programs that register localhost draw their port anew, too.
+	r.must(204, wire.OpUpdate, "oidc/client/web", obj{"redirect_uris": []string{callback, "http://127.0.0.1/cb", "http://localhost/cb"}})
+	r.must(200, wire.OpUpdate, "oidc/provider/p/authorize", web.ask(obj{"redirect_uri": "http://localhost:4711/cb"}), call{entity: "ann"})
+	for _, uri := range []string{"http://localhost.evil.test:4711/cb", "http://localhost:4711/other", "https://localhost:4711/cb", "http://x@localhost:4711/cb"} {
+		if a := r.do(wire.OpUpdate, "oidc/provider/p/authorize", web.ask(obj{"redirect_uri": uri}), call{entity: "ann"}); a.str("error") != "invalid_redirect_uri" {
+			t.Errorf("authorize to %s = %d %s, want it refused", uri, a.status, a.text)
+		}
+	}
+
 	// A public client, by query and with both methods of PKCE.
 	for _, pkce := range []struct{ method, challenge string }{{"S256", challenge}, {"plain", verifier}, {"", verifier}} {
 		q := url.Values{}
