@@ -4,13 +4,22 @@
 // A record is taken when the log's socket has it. System logs limit the length
 // of a message; a record that is longer is refused by some and cut by others,
 // so this should not be the only device where large values are stored.
+//
+// The messages are those of the standard library's log/syslog, from which the
+// names of facilities come. Its writer waits for ever for a log that has
+// stopped reading, and every request with it; hence one of our own, which gives
+// up in time and then refuses records at once for a while.
 package syslog
 
 import (
+	"errors"
 	"fmt"
 	"log/syslog"
+	"net"
+	"os"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/leasehold/leasehold/internal/audit"
 	"github.com/leasehold/leasehold/internal/errs"
@@ -20,7 +29,11 @@ import (
 const (
 	DefaultFacility = "AUTH"
 	DefaultTag      = "leasehold"
+	DefaultTimeout  = 2 * time.Second
 )
+
+// pause is how long a log that did not take a record in time is left alone.
+const pause = time.Second
 
 // Config says which log and how messages are marked.
 type Config struct {
@@ -28,6 +41,9 @@ type Config struct {
 	Network, Address string
 	Facility         string // "AUTH", "LOCAL0", ...; empty means DefaultFacility
 	Tag              string // empty means DefaultTag
+	// Timeout is how long the log may take for what it is given at once; zero
+	// means DefaultTimeout.
+	Timeout time.Duration
 }
 
 var facilities = map[string]syslog.Priority{
@@ -43,9 +59,12 @@ type Device struct {
 	cfg      Config
 	priority syslog.Priority
 
-	mu     sync.Mutex     // serialises messages, so that records stay in order
-	log    *syslog.Writer // nil: to be connected for the next record
+	mu     sync.Mutex // serialises messages, so that records stay in order
+	conn   net.Conn   // nil: to be connected for the next record
 	closed bool
+	rests  time.Time // until then nothing is tried, because of cause
+	cause  error
+	buf    []byte
 }
 
 var _ audit.Device = (*Device)(nil)
@@ -58,6 +77,9 @@ func New(cfg Config) (*Device, error) {
 	}
 	if cfg.Tag == "" {
 		cfg.Tag = DefaultTag
+	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = DefaultTimeout
 	}
 	facility, ok := facilities[strings.ToUpper(cfg.Facility)]
 	if !ok {
@@ -73,20 +95,59 @@ func (d *Device) Write(lines []byte) error {
 	if d.closed {
 		return audit.ErrClosed
 	}
-	if d.log == nil {
-		if err := d.connectLocked(); err != nil {
-			return err
-		}
+	if time.Now().Before(d.rests) {
+		return fmt.Errorf("the log has stopped reading: %w", d.cause)
 	}
+	until := time.Now().Add(d.cfg.Timeout)
 	for line := range audit.Lines(lines) {
-		// The writer connects once more by itself before it gives up.
-		if _, err := d.log.Write(line); err != nil {
-			_ = d.log.Close()
-			d.log = nil
+		if err := d.sendLocked(line, until); err != nil {
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				d.rests, d.cause = time.Now().Add(pause), err
+			}
 			return fmt.Errorf("writing to syslog: %w", err)
 		}
 	}
 	return nil
+}
+
+// sendLocked sends one message. A log that was restarted is connected to anew,
+// and tried once more; one that is too slow is not.
+func (d *Device) sendLocked(line []byte, until time.Time) error {
+	had := d.conn != nil
+	for {
+		if d.conn == nil {
+			if err := d.connectLocked(); err != nil {
+				return err
+			}
+		}
+		err := d.conn.SetWriteDeadline(until)
+		if err == nil {
+			_, err = d.conn.Write(d.messageLocked(line))
+		}
+		if err == nil {
+			return nil
+		}
+		d.dropLocked()
+		if !had || errors.Is(err, os.ErrDeadlineExceeded) {
+			return err
+		}
+		had = false
+	}
+}
+
+// messageLocked is a line as system logs read it. A log of this machine wants
+// the time in the old form and no host.
+func (d *Device) messageLocked(line []byte) []byte {
+	now, layout, host := time.Now(), time.Stamp, ""
+	if !strings.HasPrefix(d.conn.RemoteAddr().Network(), "unix") {
+		layout = time.RFC3339
+		if host, _ = os.Hostname(); host == "" {
+			host = "localhost"
+		}
+		host += " "
+	}
+	d.buf = fmt.Appendf(d.buf[:0], "<%d>%s %s%s[%d]: %s\n", d.priority, now.Format(layout), host, d.cfg.Tag, os.Getpid(), line)
+	return d.buf
 }
 
 // Reopen makes a new connection.
@@ -104,21 +165,43 @@ func (d *Device) Close() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.closed = true
-	if d.log != nil {
-		_ = d.log.Close()
-		d.log = nil
-	}
+	d.dropLocked()
 	return nil
 }
 
+func (d *Device) dropLocked() {
+	if d.conn != nil {
+		_ = d.conn.Close()
+		d.conn = nil
+	}
+}
+
+// local are the places where a machine's log listens.
+var local = []string{"/dev/log", "/var/run/syslog", "/var/run/log"}
+
 func (d *Device) connectLocked() error {
-	w, err := syslog.Dial(d.cfg.Network, d.cfg.Address, d.priority, d.cfg.Tag)
+	conn, err := d.dial()
 	if err != nil {
 		return fmt.Errorf("connecting to syslog: %w", err)
 	}
-	if d.log != nil {
-		_ = d.log.Close()
-	}
-	d.log = w
+	d.dropLocked()
+	d.conn = conn
 	return nil
+}
+
+func (d *Device) dial() (net.Conn, error) {
+	if d.cfg.Network != "" {
+		return net.DialTimeout(d.cfg.Network, d.cfg.Address, d.cfg.Timeout)
+	}
+	var failed []error
+	for _, network := range []string{"unixgram", "unix"} {
+		for _, path := range local {
+			conn, err := net.DialTimeout(network, path, d.cfg.Timeout)
+			if err == nil {
+				return conn, nil
+			}
+			failed = append(failed, err)
+		}
+	}
+	return nil, errors.Join(failed...)
 }
