@@ -110,10 +110,17 @@ func (c *call) kvRollback(ctx context.Context, p kvPath, version int) (*api.Secr
 	var meta struct {
 		CurrentVersion int `json:"current_version"`
 	}
-	if err := c.readInto(ctx, p.at("metadata"), &meta); err != nil {
+	s, err := keepMissing(c.read(ctx, p.at("metadata")))
+	switch {
+	case err != nil:
 		return nil, step(err, "reading %s", p.at("metadata"))
+	case s == nil:
+		return nil, &notFound{"No value found at " + p.at("data")}
 	}
-	s, err := c.do(ctx, &api.Request{Method: http.MethodGet, Path: p.at("data"), Query: map[string][]string{"version": {fmt.Sprint(version)}}})
+	if err := s.Decode(&meta); err != nil {
+		return nil, err
+	}
+	s, err = c.do(ctx, &api.Request{Method: http.MethodGet, Path: p.at("data"), Query: map[string][]string{"version": {fmt.Sprint(version)}}})
 	var old struct{ Data json.RawMessage }
 	if err == nil {
 		err = s.Decode(&old)
@@ -121,6 +128,9 @@ func (c *call) kvRollback(ctx context.Context, p kvPath, version int) (*api.Secr
 	var refused *api.Error
 	if errors.As(err, &refused) && refused.Secret != nil || err == nil && string(old.Data) == "null" {
 		return nil, localf("Version %d of %s is deleted: \"leasehold kv undelete\" brings it back, if it was not destroyed", version, p.at("data"))
+	}
+	if api.IsNotFound(err) && len(refused.Errors) == 0 {
+		return nil, &notFound{fmt.Sprintf("%s has no version %d: \"leasehold kv metadata get\" shows which it has", p.at("data"), version)}
 	}
 	if err != nil {
 		return nil, step(err, "reading version %d of %s", version, p.at("data"))

@@ -195,7 +195,7 @@ func tokenRevokeCommand() *command {
 			case mode == "orphan":
 				path = "auth/token/revoke-orphan"
 			case mode == "path":
-				path, arg = "sys/leases/revoke-prefix/"+cleanPath(arg.Token)+"/", tokenArg{}
+				path, arg = "sys/leases/revoke-prefix/"+cleanPath(arg.Token), tokenArg{}
 			case mode == "":
 				path = "auth/token/revoke"
 			default:
