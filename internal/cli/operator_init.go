@@ -75,8 +75,13 @@ func (c *call) initStatus(ctx context.Context) error {
 }
 
 func (c *call) initialise(ctx context.Context, shares, threshold, rShares, rThreshold *int) error {
-	st, err := c.sealStatus(ctx)
+	// Asked even when the command's own request is only printed.
+	cl, err := c.realClient()
 	if err != nil {
+		return err
+	}
+	var st sealStatus
+	if err := get(ctx, cl, "sys/seal-status", &st); err != nil {
 		return step(err, "checking seal status")
 	}
 	body := struct {
@@ -85,12 +90,16 @@ func (c *call) initialise(ctx context.Context, shares, threshold, rShares, rThre
 		RecoveryShares    int `json:"recovery_shares,omitempty"`
 		RecoveryThreshold int `json:"recovery_threshold,omitempty"`
 	}{}
-	// A seal that opens by itself has recovery keys instead of unseal keys.
+	// A seal that opens by itself has recovery keys instead of unseal keys. What
+	// was given for the other kind is sent too: the server refuses it, and makes
+	// no keys that are other than the operator thinks.
 	auto := st.Type != "" && st.Type != "shamir"
 	if auto {
 		body.RecoveryShares, body.RecoveryThreshold = or(rShares, 5), or(rThreshold, 3)
+		body.Shares, body.Threshold = or(shares, 0), or(threshold, 0)
 	} else {
 		body.Shares, body.Threshold = or(shares, 5), or(threshold, 3)
+		body.RecoveryShares, body.RecoveryThreshold = or(rShares, 0), or(rThreshold, 0)
 	}
 	s, err := c.write(ctx, "sys/init", body)
 	if err != nil {

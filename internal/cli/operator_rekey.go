@@ -67,7 +67,7 @@ func (c *call) rekey(ctx context.Context, o *rekeyOptions) error {
 			Shares    int  `json:"secret_shares"`
 			Threshold int  `json:"secret_threshold"`
 			Verify    bool `json:"require_verification,omitempty"`
-		}{or(o.shares, 5), or(o.threshold, 3), o.verify})
+		}{or(o.shares, 5), or(o.threshold, 3), o.verify}, false)
 	}
 	where := base + "init"
 	if o.verify {
@@ -83,7 +83,7 @@ func (c *call) rekey(ctx context.Context, o *rekeyOptions) error {
 	}
 	switch {
 	case o.status:
-		return c.printRekey(&st)
+		return c.printRekey(&st, o.verify)
 	case o.cancel:
 		_, err := c.do(ctx, &api.Request{Method: http.MethodDelete, Path: where, Body: struct {
 			Nonce string `json:"nonce,omitempty"`
@@ -108,10 +108,10 @@ func (c *call) rekey(ctx context.Context, o *rekeyOptions) error {
 	return c.rekeySend(ctx, update, struct {
 		Key   string `json:"key"`
 		Nonce string `json:"nonce"`
-	}{key, nonce})
+	}{key, nonce}, o.verify)
 }
 
-func (c *call) rekeySend(ctx context.Context, path string, body any) error {
+func (c *call) rekeySend(ctx context.Context, path string, body any, verifying bool) error {
 	s, err := c.write(ctx, path, body)
 	if err != nil {
 		return step(err, "rekeying")
@@ -120,10 +120,12 @@ func (c *call) rekeySend(ctx context.Context, path string, body any) error {
 	if err := s.Decode(&st); err != nil {
 		return err
 	}
-	return c.printRekey(&st)
+	return c.printRekey(&st, verifying)
 }
 
-func (c *call) printRekey(st *rekeyStatus) error {
+// printRekey shows how far it is. While the new shares are verified the answer
+// has other fields: its nonce is that of verifying, and t says how many it takes.
+func (c *call) printRekey(st *rekeyStatus, verifying bool) error {
 	return c.print(st, func() {
 		if st.Complete || len(st.KeysB64) > 0 {
 			for i, k := range st.KeysB64 {
@@ -131,6 +133,8 @@ func (c *call) printRekey(st *rekeyStatus) error {
 			}
 			c.printf("\nOperation nonce: %s\n\n", st.Nonce)
 			switch {
+			case verifying:
+				c.printf("%s\n", wrap("Success! From now on the new shares open the server; the old ones are worth nothing.", 78))
 			case st.VerificationRequired:
 				c.printf("%s\n", wrap("The new shares do not count before enough of them were given to \""+programName+" operator rekey -verify\".", 78))
 			default:
@@ -141,7 +145,12 @@ func (c *call) printRekey(st *rekeyStatus) error {
 		t := newTable("Key", "Value")
 		t.row("Nonce", st.Nonce)
 		t.row("Started", st.Started)
-		if st.Started {
+		switch {
+		case st.Started && verifying:
+			t.row("New Shares", st.Shares)
+			t.row("New Threshold", st.Threshold)
+			t.row("Verification Progress", progress(st.Progress, st.Threshold))
+		case st.Started:
 			t.row("Rekey Progress", progress(st.Progress, st.Required))
 			t.row("New Shares", st.Shares)
 			t.row("New Threshold", st.Threshold)

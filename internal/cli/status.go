@@ -48,6 +48,9 @@ func statusCommand() *command {
 		example: []string{"leasehold status"},
 		run: func(ctx context.Context, c *call) error {
 			st, err := c.sealStatus(ctx)
+			if captured(err) {
+				return err // only printed, as it was asked for
+			}
 			if err != nil {
 				c.report(step(err, "checking seal status"))
 				return exitStatus(exitLocal)
