@@ -57,9 +57,8 @@ func leaseListCommand() *command {
 			if err != nil {
 				return step(err, "listing leases")
 			}
-			if len(rows) == 0 && c.format == formatTable {
-				c.printf("No leases.\n")
-				return nil
+			if len(rows) == 0 {
+				return c.print([]leaseRow{}, func() { c.printf("No leases.\n") })
 			}
 			return c.printTable(leaseTable(rows, time.Now()), rows)
 		},

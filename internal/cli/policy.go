@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/hcl/hcl/printer"
 
 	"github.com/leasehold/leasehold/api"
+	"github.com/leasehold/leasehold/internal/policy"
 )
 
 const policyPath = "sys/policies/acl"
@@ -124,6 +125,9 @@ func policyFmtCommand() *command {
 			}
 			out, err := printer.Format(src)
 			if err != nil {
+				return localf("%s: %v", name, err)
+			}
+			if _, err := policy.Parse("", string(src)); err != nil {
 				return localf("%s: %v", name, err)
 			}
 			info, err := os.Stat(name)
