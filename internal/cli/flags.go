@@ -2,7 +2,6 @@ package cli
 
 import (
 	"errors"
-	"fmt"
 	"math"
 	"strconv"
 	"strings"
@@ -34,15 +33,10 @@ func (f *flag) parser() ucli.Flag {
 
 type flagValue struct{ f *flag }
 
-func (v flagValue) Set(s string) error {
-	if err := v.f.set(s); err != nil {
-		return fmt.Errorf("-%s=%s: %w", v.f.names[0], s, err)
-	}
-	return nil
-}
-func (v flagValue) String() string   { return "" }
-func (v flagValue) Get() any         { return nil }
-func (v flagValue) IsBoolFlag() bool { return v.f != nil && v.f.bool }
+func (v flagValue) Set(s string) error { return v.f.set(s) }
+func (v flagValue) String() string     { return "" }
+func (v flagValue) Get() any           { return nil }
+func (v flagValue) IsBoolFlag() bool   { return v.f != nil && v.f.bool }
 
 func stringFlag(to *string, name, arg, usage string) *flag {
 	return &flag{names: []string{name}, arg: arg, usage: usage, set: func(s string) error { *to = s; return nil }}

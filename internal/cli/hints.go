@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -59,9 +60,12 @@ func (c *call) refusalHint(e *api.Error) string {
 	}
 	switch {
 	case e.Status == http.StatusForbidden:
-		return c.deniedHint(path)
+		return c.deniedHint(path, e)
 	case e.Status == http.StatusServiceUnavailable:
 		return "\"leasehold status\" tells whether it is sealed; if so:\n\n    leasehold operator unseal"
+	case e.Status == http.StatusNotFound && len(e.Errors) > 0 && c.namespace() != "":
+		return fmt.Sprintf("It was asked in the namespace %q (VAULT_NAMESPACE or -namespace). Without that, \"leasehold namespace list\"\n"+
+			"shows which there are; with it, \"leasehold secrets list\" and \"leasehold auth list\" show what is mounted where.", c.namespace())
 	case e.Status == http.StatusNotFound && len(e.Errors) > 0:
 		return "\"leasehold secrets list\" and \"leasehold auth list\" show what is mounted where."
 	case e.Status == http.StatusMethodNotAllowed:
@@ -73,15 +77,29 @@ func (c *call) refusalHint(e *api.Error) string {
 	return ""
 }
 
+// namespace is the one that the command works in, or "".
+func (c *call) namespace() string {
+	cfg, err := c.common.config(c)
+	if err != nil {
+		return ""
+	}
+	return cfg.Namespace
+}
+
 // deniedHint tells a missing token from one that has ended and one that may
-// not: the server says the same to all of them.
-func (c *call) deniedHint(path string) string {
+// not: to all of them the status is the same, and some servers say no more.
+func (c *call) deniedHint(path string, e *api.Error) string {
+	ended := slices.ContainsFunc(e.Errors, func(s string) bool {
+		return strings.Contains(s, "token is invalid") || strings.Contains(s, "invalid token")
+	})
 	switch {
 	case isLogin(path):
 		return "The login was refused, or no method is mounted there. \"leasehold auth list\", with a token, shows what is."
 	case c.target == nil || c.target.Token() == "":
 		return "No token was sent. \"leasehold login\" stores one, VAULT_TOKEN names one."
-	case path == "auth/token/lookup-self", path == "sys/capabilities-self":
+	case path == "auth/token/lookup" && slices.Contains(e.Errors, "bad token"):
+		return "Your own token was accepted: it is the one looked up that has ended, or is another server's."
+	case path == "auth/token/lookup-self", path == "sys/capabilities-self", ended:
 		h := "The token is not valid here: it has ended, or is another server's."
 		switch {
 		case c.cmd.name == "login":
@@ -92,7 +110,8 @@ func (c *call) deniedHint(path string) string {
 		}
 		return h
 	case strings.HasPrefix(path, "sys/internal/ui/mounts/"):
-		return "The token has no policy for anything in that mount, or has ended. Its policies and time:\n\n    leasehold token lookup"
+		return "Either nothing is mounted there (\"leasehold secrets list\"), or the token has no policy for anything in that\n" +
+			"mount, or has ended. Its policies and time:\n\n    leasehold token lookup"
 	}
 	return fmt.Sprintf("The token lacks a policy for this, or has ended. What it may do there:\n\n    leasehold token capabilities %s", path)
 }
