@@ -62,8 +62,8 @@ func (in *writeKeyIn) apply(k *keyRow) error {
 		return errs.New(errs.Invalid, "unknown signing algorithm %q; there are %v", k.Algorithm, algorithmNames())
 	case k.Rotation.Duration() < minRotation:
 		return errs.New(errs.Invalid, "rotation_period must be at least one minute")
-	case k.Verification.Duration() < minRotation:
-		return errs.New(errs.Invalid, "verification_ttl must be at least one minute")
+	case k.Verification.Duration() <= 0:
+		return errs.New(errs.Invalid, "verification_ttl must be greater than zero")
 	case k.Verification.Duration()/maxKeep > k.Rotation.Duration():
 		return errs.New(errs.Invalid, "verification_ttl cannot be longer than 10x rotation_period")
 	}

@@ -151,6 +151,7 @@ func TestKeySettings(t *testing.T) {
 		{obj{"rotation_period": "30s"}, 400},
 		{obj{"rotation_period": "1m", "verification_ttl": "11m"}, 400},
 		{obj{"verification_ttl": 0}, 400},
+		{obj{"rotation_period": "1m", "verification_ttl": "30s"}, 204},
 		{obj{"algorithm": "ES384", "rotation_period": "1m", "verification_ttl": "10m"}, 204},
 	} {
 		if a := r.do(wire.OpUpdate, "oidc/key/k", tc.body); a.status != tc.want {
