@@ -20,9 +20,9 @@ func (e *Engine) groupRoutes(t *route.Table) {
 	route.Write(t, "group/id/{id}", e.writeGroup, route.Doc("Change a group."))
 	route.Delete(t, "group/id/{id}", e.deleteGroup, route.Doc("Delete a group. Its members stay."))
 	route.List(t, "group/name", e.listGroupNames, route.Doc("List the groups by name."))
-	route.Read(t, "group/name/{name}", e.readGroupByName, route.Doc("Read the group with a name."))
-	route.Write(t, "group/name/{name}", e.writeGroup, route.Doc("Make or change the group with a name."))
-	route.Delete(t, "group/name/{name}", e.deleteGroupByName, route.Doc("Delete the group with a name. Its members stay."))
+	route.Read(t, "group/name/{name...}", e.readGroupByName, route.Doc("Read the group with a name."))
+	route.Write(t, "group/name/{name...}", e.writeGroup, route.Doc("Make or change the group with a name."))
+	route.Delete(t, "group/name/{name...}", e.deleteGroupByName, route.Doc("Delete the group with a name. Its members stay."))
 
 	route.Write(t, "group-alias", e.writeGroupAlias, route.Doc("Say which group of an auth method fills an external group."))
 	route.List(t, "group-alias/id", e.listGroupAliases, route.Doc("List the aliases of groups."))
@@ -185,12 +185,25 @@ func (in *groupIn) apply(g *group) error {
 		return errs.New(errs.Invalid, "member groups can't be set for external groups")
 	}
 	if list, ok := in.Policies.Get(); ok {
-		g.Policies = cleanList(list)
+		g.Policies = inOrder(list)
 	}
 	if kv, ok := in.Metadata.Get(); ok {
 		g.Metadata = kv
 	}
 	return nil
+}
+
+// inOrder leaves out what is empty or there before, in whichever case. A group
+// shows its policies as they were given, unlike an entity.
+func inOrder(list []string) []string {
+	out := make([]string, 0, len(list))
+	for _, s := range list {
+		same := func(o string) bool { return strings.EqualFold(o, s) }
+		if s = strings.TrimSpace(s); s != "" && !slices.ContainsFunc(out, same) {
+			out = append(out, s)
+		}
+	}
+	return out
 }
 
 // groupInfo is what a list tells of a group.

@@ -234,3 +234,31 @@ func TestLargeGroups(t *testing.T) {
 		t.Errorf("%d membership rows are left, such as %s", len(left), left[0])
 	}
 }
+
+// TestNamesWithSlashes: a name with a slash is one in a path, too.
+func TestNamesWithSlashes(t *testing.T) {
+	r := start(t)
+	defer r.close()
+	for _, kind := range []string{"entity", "group"} {
+		id := r.write(kind, obj{"name": "team/app"})["id"]
+		if got := r.read(kind + "/name/team/app"); got["id"] != id {
+			t.Errorf("%s: by its name it is read as %v", kind, got)
+		}
+		r.write(kind+"/name/Team/App", obj{"policies": "p"})
+		if keys := list(r.must(wire.OpList, kind+"/name/", "")["keys"]); len(keys) != 1 || keys[0] != "Team/App" {
+			t.Errorf("%s: names are listed as %v", kind, keys)
+		}
+		r.must(wire.OpDelete, kind+"/name/team/app", "")
+		r.refused(errs.NotFound, wire.OpRead, kind+"/name/team/app", nil)
+	}
+}
+
+// TestGroupPoliciesKeepTheirOrder: they read as they were given.
+func TestGroupPoliciesKeepTheirOrder(t *testing.T) {
+	r := start(t)
+	defer r.close()
+	r.write("group", obj{"name": "g", "policies": []string{"p2", " p1", "P2", "", "p1"}})
+	if got := r.read("group/name/g")["policies"]; fmt.Sprint(got) != "[p2 p1]" {
+		t.Errorf("the policies are %v, want [p2 p1]", got)
+	}
+}
