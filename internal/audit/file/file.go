@@ -100,7 +100,7 @@ func (d *Device) open() error {
 	case d.discards():
 		return nil
 	case d.cfg.Path == "stdout" || d.cfg.Path == "/dev/stdout":
-		d.file, d.plain = os.Stdout, false
+		d.file, d.plain = standardOutput(), false
 		return nil
 	}
 	mode := d.cfg.Mode
@@ -133,6 +133,30 @@ func (d *Device) open() error {
 	return nil
 }
 
+// standardOutput is os.Stdout so that a reader which has stopped does not keep
+// us waiting. As it is inherited, it waits for ever: a pipe is opened once more
+// to get deadlines, and a socket, which cannot be, is given one of its own.
+func standardOutput() *os.File {
+	raw, err := os.Stdout.SyscallConn()
+	if err != nil {
+		return os.Stdout
+	}
+	again := os.Stdout
+	_ = raw.Control(func(fd uintptr) {
+		limit := syscall.NsecToTimeval(int64(pipeTimeout))
+		if syscall.SetsockoptTimeval(int(fd), syscall.SOL_SOCKET, syscall.SO_SNDTIMEO, &limit) == nil {
+			return
+		}
+		if st, err := os.Stdout.Stat(); err != nil || st.Mode()&fs.ModeNamedPipe == 0 {
+			return
+		}
+		if f, err := os.OpenFile(fmt.Sprintf("/dev/fd/%d", fd), os.O_WRONLY|syscall.O_NONBLOCK, 0); err == nil {
+			again = f
+		}
+	})
+	return again
+}
+
 // endsTorn reports whether the file ends in anything but a newline. If it
 // cannot be read that counts as torn: an empty line does no harm.
 func endsTorn(path string, size int64) bool {
@@ -163,8 +187,8 @@ func (d *Device) flush(lines []byte, ends []int) (taken int, err error) {
 	}
 	if !d.plain {
 		// A pipe whose reader has stopped reading must not stop us. Where
-		// there are no deadlines (a standard output that is a file) the
-		// call fails and nothing is lost.
+		// there are no deadlines (a standard output that is a file, or a
+		// socket with its own) the call fails and nothing is lost.
 		_ = d.file.SetWriteDeadline(time.Now().Add(pipeTimeout))
 	}
 	if d.torn {
