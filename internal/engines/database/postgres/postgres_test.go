@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -425,6 +426,41 @@ func TestConnectionFaults(t *testing.T) {
 				}
 			})
 		}
+		t.Run("died while idle", func(t *testing.T) {
+			proxy, err := tcpproxy.New(l.Addr())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer proxy.Close()
+			var ahead atomic.Int64
+			target := l.open(t, func(c *postgres.Config) {
+				c.URL = strings.ReplaceAll(c.URL, l.Addr(), proxy.Addr())
+				c.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+				c.MaxOpen = 1 // the next user gets the very connection
+			})
+			if _, err := target.Ping(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			// It is cut in the middle of being asked who it is, which is not
+			// yet the question: another connection answers that.
+			ahead.Store(int64(2 * time.Minute))
+			var once atomic.Bool
+			proxy.Break(func([]byte) tcpproxy.Action {
+				if once.CompareAndSwap(false, true) {
+					return tcpproxy.Cut
+				}
+				return tcpproxy.Pass
+			})
+			c := l.creation(t)
+			c.MakeBy = c.MakeBy.Add(2 * time.Minute)
+			makeOne(t, target, c)
+			if !once.Load() {
+				t.Error("nothing was cut")
+			}
+			if err := end(t, target, ending(c))[0]; err != nil {
+				t.Errorf("End = %v", err)
+			}
+		})
 		t.Run("nobody there", func(t *testing.T) {
 			target := l.open(t, func(c *postgres.Config) { c.URL = strings.ReplaceAll(c.URL, l.Addr(), "127.0.0.1:1") })
 			c := l.creation(t)

@@ -220,12 +220,16 @@ func (t *Target) clean(c *pgx.Conn) bool {
 	return true
 }
 
+// lostMost is how many connections that died while they were idle are passed
+// over for another one.
+const lostMost = 16
+
 // acquire gives a connection to the server with an identity ("" takes any),
 // ready to write. Its errors are known failures: nothing was sent.
 func (t *Target) acquire(ctx context.Context, pool *pgxpool.Pool, identity string) (_ *pgxpool.Conn, _ *session, err error) {
 	ctx, span := call(ctx, "sql connection", nil)
 	defer func() { span.End(err) }()
-	for {
+	for lost := 0; ; {
 		pw := t.password()
 		conn, err := pool.Acquire(ctx)
 		if err != nil {
@@ -237,7 +241,12 @@ func (t *Target) acquire(ctx context.Context, pool *pgxpool.Pool, identity strin
 		s := sessionOf(conn.Conn().PgConn())
 		if s.ReadOnly || t.now().Sub(s.measured) > fresh {
 			if err := t.meet(ctx, conn.Conn().PgConn()); err != nil {
+				died := conn.Conn().IsClosed()
 				destroy(conn)
+				if died && lost < lostMost && ctx.Err() == nil {
+					lost++
+					continue
+				}
 				return nil, nil, connecting(ctx, err)
 			}
 		}
