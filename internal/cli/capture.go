@@ -82,11 +82,15 @@ func (c *call) curlFor(r *http.Request) (string, error) {
 // shellQuote writes s for a POSIX shell.
 func shellQuote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'"'"'`) + "'" }
 
-// sudoPaths are those whose policy must grant sudo as well.
+// sudoPaths are those whose policy must grant sudo as well. One that ends in a
+// slash stands for all below it.
 var sudoPaths = []string{
-	"auth/token/accessors", "auth/token/revoke-orphan", "sys/audit", "sys/config/auditing/request-headers", "sys/config/cors",
-	"sys/config/ui/headers", "sys/leases/lookup/", "sys/leases/revoke-prefix", "sys/leases/revoke-force", "sys/leases/tidy",
-	"sys/leases/fence", "sys/raw", "sys/remount", "sys/rotate", "sys/seal", "sys/step-down",
+	"auth/token/accessors", "auth/token/revoke-orphan", "sys/audit", "sys/audit/", "sys/auth/",
+	"sys/config/auditing/request-headers", "sys/config/auditing/request-headers/", "sys/config/cors",
+	"sys/config/ui/headers", "sys/config/ui/headers/", "sys/internal/inspect/router/", "sys/leases", "sys/leases/fence",
+	"sys/leases/lookup/", "sys/leases/revoke-force/", "sys/leases/revoke-prefix/", "sys/plugins/catalog/", "sys/pprof",
+	"sys/pprof/", "sys/raw", "sys/raw/", "sys/remount", "sys/revoke-force/", "sys/revoke-prefix/", "sys/rotate",
+	"sys/rotate/keyring", "sys/seal", "sys/step-down",
 }
 
 func policyFor(r *http.Request) string {
@@ -108,7 +112,7 @@ func policyFor(r *http.Request) string {
 		caps = []string{"create", "update"}
 	}
 	if slices.ContainsFunc(sudoPaths, func(p string) bool {
-		return path == p || strings.HasPrefix(path, strings.TrimSuffix(p, "/")+"/") && path != "sys/leases/lookup"
+		return strings.TrimSuffix(path, "/") == p || strings.HasSuffix(p, "/") && strings.HasPrefix(path, p)
 	}) {
 		caps = append(caps, "sudo")
 	}
