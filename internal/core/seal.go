@@ -117,46 +117,43 @@ func (c *Core) Init(ctx context.Context, p seal.Params, rootID secret.String) (*
 
 // Unseal takes one share. With the last of enough the server is open.
 func (c *Core) Unseal(ctx context.Context, share []byte) error {
-	root, err := c.unsealBy(ctx, share)
+	conf, root, err := c.unsealBy(ctx, share)
 	if err != nil || root == nil {
 		return err
 	}
 	defer clear(root)
-	return c.refreshSlots(ctx, root)
+	return c.refreshSlots(ctx, conf, root)
 }
 
-// unsealBy gives the root key if this share has opened the server.
-func (c *Core) unsealBy(ctx context.Context, share []byte) (root []byte, err error) {
+// unsealBy gives the root key, and the configuration that holds it, if this
+// share has opened the server.
+func (c *Core) unsealBy(ctx context.Context, share []byte) (conf *seal.Config, root []byte, err error) {
 	c.stateMu.Lock()
 	defer c.stateMu.Unlock()
-	conf, err := seal.Load(ctx, c.cfg.Store)
-	if err != nil {
-		return nil, err
+	if conf, err = seal.Load(ctx, c.cfg.Store); err != nil {
+		return nil, nil, err
 	}
 	if conf == nil {
-		return nil, ErrUninitialized
+		return nil, nil, ErrUninitialized
 	}
 	if c.open_.Load() != nil {
-		return nil, nil
+		return nil, nil, nil
 	}
 	if root, err = c.seal.unseal.Submit(conf, share); err != nil || root == nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := c.makeOpen(ctx, root); err != nil {
 		clear(root)
-		return nil, err
+		return nil, nil, err
 	}
-	return root, nil
+	return conf, root, nil
 }
 
 // refreshSlots gives each configured key its slot, so that a key which was
 // added to the configuration opens the store the next time. A key may be
-// another server's, so no lock is held.
-func (c *Core) refreshSlots(ctx context.Context, root []byte) error {
-	conf, err := seal.Load(ctx, c.cfg.Store)
-	if err != nil || conf == nil {
-		return err
-	}
+// another server's, so no lock is held. conf is the configuration that gave the
+// root key: one that is stored by now may hold another key.
+func (c *Core) refreshSlots(ctx context.Context, conf *seal.Config, root []byte) error {
 	changed := false
 	for _, w := range c.cfg.Seal.Wrappers {
 		made, err := conf.Refresh(ctx, root, w)
@@ -170,7 +167,7 @@ func (c *Core) refreshSlots(ctx context.Context, root []byte) error {
 		return nil
 	}
 	stored := false
-	_, err = c.cfg.Store.Update(ctx, func(tx storage.Tx) (err error) {
+	_, err := c.cfg.Store.Update(ctx, func(tx storage.Tx) (err error) {
 		stored, err = conf.Replace(tx)
 		return err
 	})
@@ -195,7 +192,7 @@ func (c *Core) AutoUnseal(ctx context.Context) (opened bool, err error) {
 	if err := c.openBy(ctx, root); err != nil {
 		return false, err
 	}
-	return true, c.refreshSlots(ctx, root)
+	return true, c.refreshSlots(ctx, conf, root)
 }
 
 // rootKey is the root key by the first of the configured keys that gives it;

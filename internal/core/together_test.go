@@ -216,6 +216,79 @@ func TestRotationWhileWriting(t *testing.T) {
 	}
 }
 
+// meddling calls a func before the first transaction that the owner of a
+// context begins when the server is open.
+type meddling struct {
+	storage.Backend
+	armed  atomic.Bool
+	opened func() bool
+	fn     func()
+}
+
+type meddlingKey struct{}
+
+func (m *meddling) before(ctx context.Context) {
+	if ctx.Value(meddlingKey{}) != nil && m.armed.Load() && m.opened() && m.armed.CompareAndSwap(true, false) {
+		m.fn()
+	}
+}
+
+func (m *meddling) View(ctx context.Context, fn func(storage.View) error) error {
+	m.before(ctx)
+	return m.Backend.View(ctx, fn)
+}
+
+func (m *meddling) Update(ctx context.Context, fn func(storage.Tx) error) (storage.Revision, error) {
+	m.before(ctx)
+	return m.Backend.Update(ctx, fn)
+}
+
+// TestRekeyWhileOpening: a rekey right after the server has opened itself does
+// not have its slot overwritten with the key that opened it.
+func TestRekeyWhileOpening(t *testing.T) {
+	key, err := seal.NewStatic(seal.StaticConfig{CurrentKeyID: "1", CurrentKey: "0123456789abcdef0123456789abcdef"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	db := &meddling{Backend: mem.New()}
+	start := func() *core.Core {
+		c := newCore(db, nil, func(conf *core.Config) { conf.Seal.Wrappers = []seal.Wrapper{key} })
+		t.Cleanup(func() { c.Stop(time.Second) })
+		return c
+	}
+	c := start()
+	in, err := c.Init(t.Context(), seal.Params{Shares: 3, Threshold: 2}, secret.String{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Stop(time.Second)
+	c = start()
+	rekey := func() {
+		_, commit, err := c.Reshare(t.Context(), in.Shares[:2], 3, 2)
+		if err == nil {
+			err = commit(t.Context())
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	db.fn = rekey
+	ctx := context.WithValue(t.Context(), meddlingKey{}, true)
+	db.opened = func() bool { _, sealed, _ := c.Health(t.Context()); return !sealed }
+	db.armed.Store(true)
+	if opened, err := c.AutoUnseal(ctx); err != nil || !opened {
+		t.Fatalf("AutoUnseal = %v, %v", opened, err)
+	}
+	if db.armed.CompareAndSwap(true, false) {
+		rekey()
+	}
+	c.Stop(time.Second)
+	c = start()
+	if opened, err := c.AutoUnseal(t.Context()); err != nil || !opened {
+		t.Errorf("AutoUnseal after the rekey = %v, %v", opened, err)
+	}
+}
+
 // lingering answers when it is let go.
 type lingering struct {
 	begun, letGo chan struct{}
