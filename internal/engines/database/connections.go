@@ -2,6 +2,7 @@ package database
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
@@ -464,7 +465,7 @@ func (e *Engine) patient(ctx context.Context, c *stored) (postgres.Patient, erro
 			continue
 		}
 		sql, err := prog.creation.Render(statements.Values{
-			Name: p.Probe, Password: "doctor-Probe-1", Expiration: postgres.FormatExpiration(e.env.Now().Add(time.Minute)),
+			Name: p.Probe, Password: rand.Text(), Expiration: postgres.FormatExpiration(e.env.Now().Add(time.Minute)),
 		})
 		if err == nil {
 			p.Roles = append(p.Roles, postgres.TrialRole{Name: name, SQL: sql})

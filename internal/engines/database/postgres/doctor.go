@@ -51,7 +51,7 @@ func ProbeRole() string {
 // Doctor makes a login, logs in, ends and drops it, and says for what does not
 // work which grant is missing. It always tries to leave nothing behind.
 func (t *Target) Doctor(ctx context.Context, p Patient) (Info, []Finding) {
-	d := &doctor{t: t, p: p}
+	d := &doctor{t: t, p: p, password: secret.New(rand.Text())}
 	conn, s, err := t.acquire(ctx, t.create, "")
 	if err != nil {
 		d.add("connect as the managing user", err, "check connection_url, username and password, and the server's pg_hba.conf", true)
@@ -71,11 +71,12 @@ func (t *Target) Doctor(ctx context.Context, p Patient) (Info, []Finding) {
 }
 
 type doctor struct {
-	t     *Target
-	p     Patient
-	conn  *pgxpool.Conn
-	s     *session
-	found []Finding
+	t        *Target
+	p        Patient
+	conn     *pgxpool.Conn
+	s        *session
+	password secret.String // of the probe: drawn, as a crash may leave it behind for its ten minutes
+	found    []Finding
 }
 
 func (d *doctor) me() string { return ident(d.s.User) }
@@ -117,10 +118,8 @@ func permission(err error, hint string) string {
 
 const probeMark = "leasehold: a doctor's probe; drop it if it is still here"
 
-var probePassword = secret.New("doctor-Probe-1")
-
 func (d *doctor) make(ctx context.Context) bool {
-	verifier, err := Verifier(probePassword, DefaultIterations)
+	verifier, err := Verifier(d.password, DefaultIterations)
 	if err == nil {
 		err = d.run(ctx, "CREATE ROLE "+ident(d.p.Probe)+" LOGIN PASSWORD "+quote(verifier.Reveal())+
 			" VALID UNTIL "+quote(timestamp(d.t.now().Add(10*time.Minute))),
@@ -132,7 +131,7 @@ func (d *doctor) make(ctx context.Context) bool {
 // probe takes the login through its life.
 func (d *doctor) probe(ctx context.Context) {
 	name := ident(d.p.Probe)
-	conn, err := d.t.login(ctx, d.p.Probe, probePassword)
+	conn, err := d.t.login(ctx, d.p.Probe, d.password)
 	hint := "the server refuses logins of new roles from here: see its pg_hba.conf"
 	if Code(err) == codePermission {
 		hint = "GRANT CONNECT ON DATABASE " + ident(d.s.Database) + " TO <group>; -- one that the credentials are members of"
@@ -149,7 +148,7 @@ func (d *doctor) probe(ctx context.Context) {
 		d.add("end an open session of it", err, permission(err, "GRANT pg_signal_backend TO "+d.me()+";"), true)
 		_ = conn.Close(ctx) // ended already
 	}
-	if c, err := d.t.login(ctx, d.p.Probe, probePassword); err == nil {
+	if c, err := d.t.login(ctx, d.p.Probe, d.password); err == nil {
 		_ = c.Close(ctx)
 		d.add("see its login refused", errors.New("the disabled role could log in again"),
 			"the server trusts connections from here without a password: see its pg_hba.conf", true)
