@@ -21,6 +21,7 @@ import (
 	"github.com/leasehold/leasehold/internal/engines/cubbyhole"
 	"github.com/leasehold/leasehold/internal/engines/database"
 	"github.com/leasehold/leasehold/internal/engines/identity"
+	"github.com/leasehold/leasehold/internal/engines/identity/mfa"
 	"github.com/leasehold/leasehold/internal/engines/kv"
 	"github.com/leasehold/leasehold/internal/engines/sys"
 	"github.com/leasehold/leasehold/internal/engines/transit"
@@ -136,6 +137,13 @@ func identities(c *core.Core, address string) engine.Factory {
 		Mount: func(ctx context.Context, ns, accessor string) (identity.Mount, bool, error) {
 			m, ok, err := c.MountOf(ctx, ns, accessor)
 			return identity.Mount{Path: m.Path, Type: m.Type, Local: m.Local}, ok, err
+		},
+		Logins: func(ctx context.Context, ns string) (all []mfa.Login, err error) {
+			mounts, err := c.Mounts(ctx, ns, core.ClassAuth)
+			for _, m := range mounts {
+				all = append(all, mfa.Login{Accessor: m.Accessor, Type: m.Type})
+			}
+			return all, err
 		},
 	})
 }

@@ -84,7 +84,7 @@ func TestEnforcementsNameWhatIsThere(t *testing.T) {
 	entity := r.write("entity", obj{"name": "ann"})["id"].(string)
 	group := r.write("group", obj{"name": "people"})["id"].(string)
 	for field, id := range map[string]string{
-		"auth_method_accessors": "up", "identity_entity_ids": entity, "identity_group_ids": group,
+		"auth_method_accessors": "up", "auth_method_types": "ldap", "identity_entity_ids": entity, "identity_group_ids": group,
 	} {
 		r.refused(errs.Invalid, wire.OpUpdate, "mfa/login-enforcement/e", obj{"mfa_method_ids": method, field: id + "x"})
 		r.write("mfa/login-enforcement/e", obj{"mfa_method_ids": method, field: id})

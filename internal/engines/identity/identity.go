@@ -18,6 +18,9 @@ type Config struct {
 	// Mount finds a mount of a namespace by its accessor; not ok: there is
 	// none, or it is ending.
 	Mount func(ctx context.Context, ns, accessor string) (m Mount, ok bool, err error)
+	// Logins are the mounts of auth methods of a namespace, ending ones left
+	// out; nil: there are none.
+	Logins func(ctx context.Context, ns string) ([]mfa.Login, error)
 	// Address is the URL that clients know the server by: the issuer of
 	// identity tokens begins with it.
 	Address string

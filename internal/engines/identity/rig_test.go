@@ -10,6 +10,7 @@ import (
 
 	"github.com/leasehold/leasehold/internal/engine"
 	"github.com/leasehold/leasehold/internal/engines/identity"
+	"github.com/leasehold/leasehold/internal/engines/identity/mfa"
 	"github.com/leasehold/leasehold/internal/errs"
 	"github.com/leasehold/leasehold/internal/route"
 	"github.com/leasehold/leasehold/internal/storage"
@@ -64,6 +65,12 @@ func (r *rig) load() {
 		Mount: func(_ context.Context, _, accessor string) (identity.Mount, bool, error) {
 			m, ok := authMounts[accessor]
 			return m, ok, nil
+		},
+		Logins: func(context.Context, string) (all []mfa.Login, _ error) {
+			for accessor, m := range authMounts {
+				all = append(all, mfa.Login{Accessor: accessor, Type: m.Type})
+			}
+			return all, nil
 		},
 	})(r.ctx, r.env)
 	if err != nil {

@@ -3,9 +3,9 @@ package identity
 import (
 	"context"
 	"slices"
-	"strings"
 
 	"github.com/leasehold/leasehold/internal/engine"
+	"github.com/leasehold/leasehold/internal/engines/identity/mfa"
 	"github.com/leasehold/leasehold/internal/storage"
 )
 
@@ -37,10 +37,12 @@ func (e *Engine) HasGroup(ctx context.Context, id string) (there bool, err error
 	return there, err
 }
 
-// HasLogin implements mfa.People.
-func (e *Engine) HasLogin(ctx context.Context, accessor string) (bool, error) {
-	m, ok, err := e.cfg.Mount(ctx, e.env.Namespace, accessor)
-	return ok && strings.HasPrefix(m.Path, "auth/"), err
+// Logins implements mfa.People.
+func (e *Engine) Logins(ctx context.Context) ([]mfa.Login, error) {
+	if e.cfg.Logins == nil {
+		return nil, nil
+	}
+	return e.cfg.Logins(ctx, e.env.Namespace)
 }
 
 // entity is what an entity has, from memory where it can.

@@ -128,12 +128,19 @@ func (e *Engine) checkNamed(ctx context.Context, in *writeEnforcementIn) error {
 		who, err := e.people.Identify(ctx, id)
 		return who != nil && who.ID == id, err // logins have the id that lives, not one that was merged
 	}
+	login := func(is func(l Login, name string) bool) func(context.Context, string) (bool, error) {
+		return func(ctx context.Context, name string) (bool, error) {
+			all, err := e.people.Logins(ctx)
+			return slices.ContainsFunc(all, func(l Login) bool { return is(l, name) }), err
+		}
+	}
 	for _, l := range []struct {
 		in    wire.Opt[wire.CSV]
 		what  string
 		there func(ctx context.Context, id string) (bool, error)
 	}{
-		{in.Accessors, "auth_method_accessors", e.people.HasLogin},
+		{in.Accessors, "auth_method_accessors", login(func(l Login, name string) bool { return l.Accessor == name })},
+		{in.Types, "auth_method_types", login(func(l Login, name string) bool { return l.Type == name })},
 		{in.Groups, "identity_group_ids", e.people.HasGroup},
 		{in.Entities, "identity_entity_ids", entity},
 	} {

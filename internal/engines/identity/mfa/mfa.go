@@ -24,9 +24,12 @@ type People interface {
 	Identify(ctx context.Context, id string) (*engine.Identified, error)
 	// HasGroup reports whether there is a group with an id.
 	HasGroup(ctx context.Context, id string) (bool, error)
-	// HasLogin reports whether an auth method's mount has an accessor.
-	HasLogin(ctx context.Context, accessor string) (bool, error)
+	// Logins are the mounts of auth methods.
+	Logins(ctx context.Context) ([]Login, error)
 }
+
+// Login is an auth method's mount.
+type Login struct{ Accessor, Type string }
 
 // Config is what New needs.
 type Config struct {

@@ -242,7 +242,8 @@ func TestEnforcements(t *testing.T) {
 		{"auth_method_types": "userpass"}, {"mfa_method_ids": id}, {"mfa_method_ids": "none", "auth_method_types": "userpass"},
 		{"mfa_method_ids": "", "auth_method_types": "userpass"},
 		// What is not there would keep nobody out.
-		{"mfa_method_ids": id, "auth_method_accessors": "acc1,acc"}, {"mfa_method_ids": id, "identity_group_ids": "g"},
+		{"mfa_method_ids": id, "auth_method_accessors": "acc1,acc"}, {"mfa_method_ids": id, "auth_method_types": "userpas"},
+		{"mfa_method_ids": id, "identity_group_ids": "g"},
 		{"mfa_method_ids": id, "identity_entity_ids": "nobody"}, {"mfa_method_ids": id, "identity_entity_ids": "merged"},
 	} {
 		r.do(400, wire.OpUpdate, "mfa/login-enforcement/e", bad)

@@ -37,8 +37,8 @@ func (p people) Identify(_ context.Context, id string) (*engine.Identified, erro
 
 func (p people) HasGroup(_ context.Context, id string) (bool, error) { return id == "g1", nil }
 
-func (p people) HasLogin(_ context.Context, accessor string) (bool, error) {
-	return accessor == "acc1", nil
+func (p people) Logins(context.Context) ([]mfa.Login, error) {
+	return []mfa.Login{{Accessor: "acc1", Type: "userpass"}, {Accessor: "acc2", Type: "ldap"}}, nil
 }
 
 var (
