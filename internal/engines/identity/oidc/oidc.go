@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -162,9 +163,9 @@ func each[T interface{ version() int }](v storage.View, prefix string, fn func(n
 	return errors.Join(err, failed)
 }
 
-// names are those of a range, with others that are always there.
+// names are those of a range, with others that are always there, sorted.
 func (e *Engine) names(ctx context.Context, prefix string, always ...string) ([]string, error) {
-	names := always
+	names := slices.Clone(always)
 	err := e.env.Store.View(ctx, func(v storage.View) error {
 		return storage.ScanEach(v, prefix, storage.PrefixEnd(prefix), 0, func(key string, _ []byte, _ error) bool {
 			if name := key[len(prefix):]; len(always) == 0 || name != always[0] {
@@ -173,6 +174,7 @@ func (e *Engine) names(ctx context.Context, prefix string, always ...string) ([]
 			return true
 		})
 	})
+	slices.Sort(names)
 	return names, err
 }
 

@@ -102,6 +102,7 @@ func (e *Engine) listProviders(ctx context.Context, req *route.Request, in listP
 	if err == nil && len(out.Keys) == 0 {
 		err = errs.Gone
 	}
+	slices.Sort(out.Keys)
 	return out, err
 }
 

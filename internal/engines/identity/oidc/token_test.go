@@ -168,6 +168,13 @@ func TestKeySettings(t *testing.T) {
 		t.Errorf("the keys are %s", a.text)
 	}
 
+	// What is there from the beginning stands where its name belongs.
+	r.must(204, wire.OpUpdate, "oidc/key/a", nil)
+	if a := r.must(200, wire.OpList, "oidc/key", nil); a.text != `{"keys":["a","default","k"]}` {
+		t.Errorf("the keys are %s", a.text)
+	}
+	r.must(204, wire.OpDelete, "oidc/key/a", nil)
+
 	// What refers to a key keeps it, and bounds it.
 	r.must(400, wire.OpUpdate, "oidc/role/r", obj{"key": "none"})
 	r.must(400, wire.OpUpdate, "oidc/role/r", obj{})
