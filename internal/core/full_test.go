@@ -6,8 +6,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/leasehold/leasehold/internal/core"
 	"github.com/leasehold/leasehold/internal/errs"
 	"github.com/leasehold/leasehold/internal/lease"
+	"github.com/leasehold/leasehold/internal/seal"
+	"github.com/leasehold/leasehold/internal/secret"
 	"github.com/leasehold/leasehold/internal/storage"
 	"github.com/leasehold/leasehold/internal/storage/fault"
 	"github.com/leasehold/leasehold/internal/storage/mem"
@@ -83,6 +86,51 @@ func mustTokens(l *lab) *token.Store {
 		l.t.Fatal(err)
 	}
 	return s
+}
+
+// TestOpenOnAFullStore: a server that is open says so, although the slot of the
+// seal's new key cannot be written yet.
+func TestOpenOnAFullStore(t *testing.T) {
+	db := fault.Wrap(mem.New())
+	start := func(conf seal.StaticConfig) *core.Core {
+		key, err := seal.NewStatic(conf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := newCore(db, nil, func(conf *core.Config) { conf.Seal.Wrappers = []seal.Wrapper{key} })
+		t.Cleanup(func() { c.Stop(time.Second) })
+		return c
+	}
+	one := seal.StaticConfig{CurrentKeyID: "1", CurrentKey: strings.Repeat("1", 32)}
+	two := seal.StaticConfig{CurrentKeyID: "2", CurrentKey: strings.Repeat("2", 32)}
+	both := two
+	both.PreviousKeyID, both.PreviousKey = one.CurrentKeyID, one.CurrentKey
+	c := start(one)
+	in, err := c.Init(t.Context(), seal.Params{Shares: 3, Threshold: 2}, secret.String{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Stop(time.Second)
+	db.Set(func(c fault.Call) error {
+		if c.Op == fault.Commit {
+			return storage.ErrReadOnly
+		}
+		return nil
+	})
+	c = start(both)
+	if opened, err := c.AutoUnseal(t.Context()); err != nil || !opened {
+		t.Errorf("AutoUnseal with a new key = %v, %v", opened, err)
+	}
+	c.Stop(time.Second)
+	c = start(two)
+	for _, share := range in.Shares[:2] {
+		if err := c.Unseal(t.Context(), share); err != nil {
+			t.Errorf("Unseal by shares = %v", err)
+		}
+	}
+	if _, sealed, err := c.Health(t.Context()); err != nil || sealed {
+		t.Errorf("after enough shares sealed is %v, %v", sealed, err)
+	}
 }
 
 // TestStartOnAFullStore: the server opens, reads are answered, and once there

@@ -122,7 +122,8 @@ func (c *Core) Unseal(ctx context.Context, share []byte) error {
 		return err
 	}
 	defer clear(root)
-	return c.refreshSlots(ctx, conf, root)
+	c.refreshSlots(ctx, conf, root)
+	return nil
 }
 
 // unsealBy gives the root key, and the configuration that holds it, if this
@@ -152,8 +153,9 @@ func (c *Core) unsealBy(ctx context.Context, share []byte) (conf *seal.Config, r
 // refreshSlots gives each configured key its slot, so that a key which was
 // added to the configuration opens the store the next time. A key may be
 // another server's, so no lock is held. conf is the configuration that gave the
-// root key: one that is stored by now may hold another key.
-func (c *Core) refreshSlots(ctx context.Context, conf *seal.Config, root []byte) error {
+// root key: one that is stored by now may hold another key. The server is open
+// whatever comes of this, so that a failure is for the operator's log.
+func (c *Core) refreshSlots(ctx context.Context, conf *seal.Config, root []byte) {
 	changed := false
 	for _, w := range c.cfg.Seal.Wrappers {
 		made, err := conf.Refresh(ctx, root, w)
@@ -164,17 +166,19 @@ func (c *Core) refreshSlots(ctx context.Context, conf *seal.Config, root []byte)
 		changed = changed || made
 	}
 	if !changed {
-		return nil
+		return
 	}
 	stored := false
 	_, err := c.cfg.Store.Update(ctx, func(tx storage.Tx) (err error) {
 		stored, err = conf.Replace(tx)
 		return err
 	})
-	if err == nil && stored {
+	switch {
+	case err != nil:
+		c.log.Error("the root key wrapped with the seal's key cannot be stored; the server is open, but may not open by that key the next time", "error", err)
+	case stored:
 		c.log.Info("the root key was wrapped anew with the seal's key in the configuration")
 	}
-	return err
 }
 
 // AutoUnseal opens the server with a key of its own, where it has one and the
@@ -192,7 +196,8 @@ func (c *Core) AutoUnseal(ctx context.Context) (opened bool, err error) {
 	if err := c.openBy(ctx, root); err != nil {
 		return false, err
 	}
-	return true, c.refreshSlots(ctx, conf, root)
+	c.refreshSlots(ctx, conf, root)
+	return true, nil
 }
 
 // rootKey is the root key by the first of the configured keys that gives it;
