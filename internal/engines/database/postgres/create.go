@@ -54,13 +54,17 @@ func (t *Target) Create(ctx context.Context, identity string, list []Creation) [
 		}
 		return out
 	}
+	defer func() { // a panic, too, gives it back
+		if conn != nil {
+			conn.Release()
+		}
+	}()
 	if len(list) > 1 && ours(list) {
 		err := t.createOnce(ctx, conn, s, list)
 		if err == nil || errors.Is(err, lease.ErrUnknown) {
 			for i := range out {
 				out[i] = err
 			}
-			conn.Release()
 			return out
 		}
 		// One of them failed, so nothing was made: each for itself.
@@ -78,7 +82,6 @@ func (t *Target) Create(ctx context.Context, identity string, list []Creation) [
 		}
 		out[i] = t.createAlone(ctx, conn, s, list[i])
 	}
-	conn.Release()
 	return out
 }
 

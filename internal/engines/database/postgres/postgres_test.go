@@ -461,6 +461,34 @@ func TestConnectionFaults(t *testing.T) {
 				t.Errorf("End = %v", err)
 			}
 		})
+		t.Run("a panic", func(t *testing.T) {
+			var calls atomic.Int32
+			target := l.open(t, func(c *postgres.Config) {
+				c.MaxOpen = 1
+				c.Now = func() time.Time {
+					if calls.Add(-1) == 0 { // with the connection in hand
+						panic("a fault of ours")
+					}
+					return time.Now()
+				}
+			})
+			if _, err := target.Ping(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			for range 3 {
+				func() {
+					defer func() {
+						if recover() == nil {
+							t.Error("nothing panicked")
+						}
+					}()
+					c := l.creation(t)
+					calls.Store(2)
+					target.Create(t.Context(), "", []postgres.Creation{c})
+				}()
+			}
+			makeOne(t, target, l.creation(t)) // by the only connection
+		})
 		t.Run("nobody there", func(t *testing.T) {
 			target := l.open(t, func(c *postgres.Config) { c.URL = strings.ReplaceAll(c.URL, l.Addr(), "127.0.0.1:1") })
 			c := l.creation(t)
