@@ -25,9 +25,10 @@ type call struct {
 	common commonFlags
 	format format
 
-	stdin  *bufio.Reader
-	made   *api.Client // by client
-	target *api.Client // whom the command talks to, for hints
+	stdin   *bufio.Reader
+	stopped <-chan struct{} // closed when the command is interrupted
+	made    *api.Client     // by client
+	target  *api.Client     // whom the command talks to, for hints
 }
 
 func newCall(cfg Config, cmd *command) *call {
@@ -165,12 +166,43 @@ func (c *call) ask(prompt string, secret bool) (string, error) {
 	if !secret {
 		return c.line()
 	}
-	b, err := term.ReadPassword(int(file.Fd()))
+	fd := int(file.Fd())
+	shown, err := term.GetState(fd)
+	if err != nil {
+		return "", localf("Reading from the terminal: %v", err)
+	}
+	b, err := typed(c, func() ([]byte, error) { return term.ReadPassword(fd) })
 	fmt.Fprintln(c.cfg.Stderr)
+	if errors.Is(err, exitStatus(exitStopped)) {
+		_ = term.Restore(fd, shown) // what is typed next is shown again
+		return "", err
+	}
 	if err != nil {
 		return "", localf("Reading from the terminal: %v", err)
 	}
 	return strings.TrimSpace(string(b)), nil
+}
+
+// typed runs read, which waits for somebody to type, until it is done or the
+// command is interrupted. Nothing calls off the read of a terminal: it is left
+// behind, and the process ends.
+func typed[T any](c *call, read func() (T, error)) (T, error) {
+	type result struct {
+		v   T
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		v, err := read()
+		done <- result{v, err}
+	}()
+	select {
+	case r := <-done:
+		return r.v, r.err
+	case <-c.stopped:
+		var none T
+		return none, exitStatus(exitStopped)
+	}
 }
 
 // given is arg, or a line of standard input for "-", or the answer to a
@@ -186,7 +218,10 @@ func (c *call) given(arg, prompt string, secret bool) (string, error) {
 }
 
 func (c *call) line() (string, error) {
-	s, err := c.stdin.ReadString('\n')
+	s, err := typed(c, func() (string, error) { return c.stdin.ReadString('\n') })
+	if errors.Is(err, exitStatus(exitStopped)) {
+		return "", err
+	}
 	if err != nil && err != io.EOF {
 		return "", localf("Reading standard input: %v", err)
 	}
@@ -195,7 +230,10 @@ func (c *call) line() (string, error) {
 
 // all reads standard input to its end.
 func (c *call) all() ([]byte, error) {
-	b, err := io.ReadAll(c.stdin)
+	b, err := typed(c, func() ([]byte, error) { return io.ReadAll(c.stdin) })
+	if errors.Is(err, exitStatus(exitStopped)) {
+		return nil, err
+	}
 	if err != nil {
 		return nil, localf("Reading standard input: %v", err)
 	}

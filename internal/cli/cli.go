@@ -28,6 +28,7 @@ const (
 	exitLocal   = 1   // wrong usage, unreadable file; for status: no answer
 	exitServer  = 2   // the server refused or could not be reached; for status: sealed
 	exitUnknown = 127 // no such command
+	exitStopped = 130 // interrupted while it waited for somebody to type, as shells say it
 )
 
 // Config is what the program hands in.

@@ -53,6 +53,7 @@ func (cmd *command) child(name string) *command {
 // execute parses a leaf's flags and runs it.
 func (cmd *command) execute(ctx context.Context, cfg Config, args []string) int {
 	c := newCall(cfg, cmd)
+	c.stopped = ctx.Done()
 	help := false
 	flags := append(cmd.flags[:len(cmd.flags):len(cmd.flags)], boolFlag(&help, "help", "Print this help.").alias("h"))
 	if !cmd.local {

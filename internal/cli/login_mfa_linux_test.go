@@ -2,16 +2,51 @@ package cli_test
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/leasehold/leasehold/internal/cli"
 )
+
+// TestInterruptedAtAPrompt: one Ctrl-C ends a command that waits for a secret,
+// and the terminal shows again what is typed.
+func TestInterruptedAtAPrompt(t *testing.T) {
+	keyboard, tty := terminal(t)
+	ctx, interrupt := context.WithCancel(t.Context())
+	done := make(chan int, 1)
+	go func() {
+		done <- cli.Run(ctx, cli.Config{Stdin: tty, Stdout: io.Discard, Stderr: tty, Getenv: func(string) string { return "" }},
+			[]string{"operator", "unseal"})
+	}()
+	shown := func() bool {
+		state, err := unix.IoctlGetTermios(int(tty.Fd()), unix.TCGETS)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return state.Lflag&unix.ECHO != 0
+	}
+	for shown() {
+		runtime.Gosched()
+	}
+	interrupt()
+	select {
+	case code := <-done:
+		if code != 130 || !shown() {
+			t.Errorf("exit %d with what is typed shown: %v, want 130 and true", code, shown())
+		}
+	case <-time.After(10 * time.Second):
+		_, _ = io.WriteString(keyboard, "\n")
+		t.Errorf("the command goes on waiting, and ends with %d", <-done)
+	}
+}
 
 // TestPasscodeIsAskedFor: on a terminal a login goes on by itself, with one
 // question for each method, and what is typed is not shown.
