@@ -24,6 +24,9 @@ func (x *exchange) admit(ctx context.Context) error {
 		x.r.Caller.Token = x.req.Token
 		return x.u.core.checkWrapTTL(x)
 	}
+	if x.ep == nil && x.miss == route.ErrNoOpForAnyone && x.req.Access != Guarded {
+		return x.miss
+	}
 	if x.req.Token.IsZero() {
 		return errDenied
 	}

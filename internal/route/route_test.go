@@ -107,6 +107,15 @@ func TestMissing(t *testing.T) {
 			t.Errorf("Lookup(delete, %q) = %v, want the kind %v", path, err, want)
 		}
 	}
+	// Only where nobody needs a token, nobody is asked for one.
+	route.Read(tab, "open", where(""), route.Unauth())
+	route.Read(tab, "half", where(""), route.Unauth())
+	route.Write(tab, "half", where(""))
+	for path, want := range map[string]bool{"open": true, "half": false, "mounts": false, "status": false} {
+		if _, _, err := tab.Lookup(wire.OpDelete, path); errors.Is(err, route.ErrNoOpForAnyone) != want {
+			t.Errorf("Lookup(delete, %q) = %v: said to anyone = %v, want %v", path, err, !want, want)
+		}
+	}
 	// A LIST ends in a slash, which makes it another path on the reference.
 	if _, _, err := tab.Lookup(wire.OpList, "mounts/"); !errs.Is(err, errs.NotFound) {
 		t.Errorf("Lookup(list, mounts/) = %v, want NotFound", err)

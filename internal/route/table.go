@@ -200,6 +200,10 @@ var (
 	errNoPath     = errs.New(errs.NotFound, "unsupported path")
 	errNoOp       = errs.New(errs.Unsupported, "unsupported operation")
 	errNoOpOfBare = errs.New(errs.Unsupported, "")
+
+	// ErrNoOpForAnyone is errNoOp of a path whose endpoints need no token:
+	// nobody is asked for one to be told so.
+	ErrNoOpForAnyone = errs.New(errs.Unsupported, "unsupported operation")
 )
 
 type match struct {
@@ -266,11 +270,24 @@ func (m *match) pick(l *leaf) *bound {
 		case b == nil || m.missing != errNoPath:
 		case b.ep.Form == Bare:
 			m.missing = errNoOpOfBare
-		case m.op != wire.OpList || b.rest():
+		case m.op == wire.OpList && !b.rest():
+		case l.open():
+			m.missing = ErrNoOpForAnyone
+		default:
 			m.missing = errNoOp
 		}
 	}
 	return nil
+}
+
+// open reports whether no endpoint of a path needs a token.
+func (l *leaf) open() bool {
+	for _, b := range l {
+		if b != nil && !b.ep.Unauth {
+			return false
+		}
+	}
+	return true
 }
 
 func (b *bound) rest() bool { return strings.HasSuffix(b.ep.Pattern, "...}") || b.optional }
