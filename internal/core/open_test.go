@@ -38,7 +38,7 @@ func TestWrongMethod(t *testing.T) {
 		{"door/none", secret.String{}, errs.Denied}, {"door/none", r.root, errs.NotFound},
 	} {
 		if p := r.do(wire.OpRead, tt.path, tt.tok, ""); errs.KindOf(p.Err) != tt.want {
-			t.Errorf("reading %s with the token %q = %v, want %s", tt.path, tt.tok.Reveal(), p.Err, tt.want)
+			t.Errorf("reading %s with the token %q = %v, want %v", tt.path, tt.tok.Reveal(), p.Err, tt.want)
 		}
 	}
 }
