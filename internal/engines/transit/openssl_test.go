@@ -113,6 +113,8 @@ func TestOpenSSLSignatures(t *testing.T) {
 		opts []string
 	}{
 		{"rsa-2048", object{"salt_length": "hash"}, "sha256", append(pss, "-sigopt", "rsa_pss_saltlen:digest")},
+		{"rsa-2048", object{"salt_length": -1}, "sha256", append(pss, "-sigopt", "rsa_pss_saltlen:digest")},
+		{"rsa-2048", object{"salt_length": "Hash"}, "sha256", append(pss, "-sigopt", "rsa_pss_saltlen:digest")},
 		{"rsa-2048", object{"salt_length": 20}, "sha256", append(pss, "-sigopt", "rsa_pss_saltlen:20")},
 		{"rsa-2048", nil, "sha256", append(pss, "-sigopt", "rsa_pss_saltlen:auto")},
 		{"rsa-2048", object{"signature_algorithm": "pkcs1v15", "hash_algorithm": "sha2-512"}, "sha512", nil},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"strconv"
+	"strings"
 
 	"github.com/leasehold/leasehold/internal/engines/transit/b64"
 	"github.com/leasehold/leasehold/internal/engines/transit/primitive"
@@ -91,9 +92,9 @@ func (in *signIn) options(t primitive.Type) (o primitive.SignOptions, enc *base6
 	default:
 		return o, nil, errs.New(errs.Invalid, "invalid marshaling type %q: must be 'asn1' or 'jws'", in.Marshaling)
 	}
-	switch s := in.SaltLength.Value; s {
-	case "", "auto":
-	case "hash":
+	switch s := strings.ToLower(in.SaltLength.Value); s {
+	case "", "auto", "0": // the numbers are those that Go's library has for the words, and so Vault
+	case "hash", "-1":
 		o.Salt = primitive.SaltHash
 	default:
 		if o.Salt, err = strconv.Atoi(s); err != nil || o.Salt <= 0 {

@@ -225,7 +225,7 @@ func TestBadInput(t *testing.T) {
 		"keys/..bad":             {{}},
 		"sign/a":                 {{"input": "QQ=="}},
 		"sign/e":                 {{"input": "*"}, {"input": "QQ==", "hash_algorithm": "md5"}, {"input": "QQ==", "prehashed": true, "hash_algorithm": "sha2-512"}, {"input": "QQ==", "marshaling_algorithm": "x"}, {"input": "QQ==", "key_version": 2}},
-		"sign/r":                 {{"input": "QQ==", "signature_algorithm": "x"}, {"input": "QQ==", "salt_length": "x"}, {"input": "QQ==", "salt_length": "-1"}, {"input": "QQ==", "salt_length": "4000"}, {"input": "QQ==", "prehashed": true}, {"input": "QQ==", "hash_algorithm": "none"}},
+		"sign/r":                 {{"input": "QQ==", "signature_algorithm": "x"}, {"input": "QQ==", "salt_length": "x"}, {"input": "QQ==", "salt_length": "-2"}, {"input": "QQ==", "salt_length": "4000"}, {"input": "QQ==", "prehashed": true}, {"input": "QQ==", "hash_algorithm": "none"}},
 		"verify/e":               {{"input": "QQ=="}, {"input": "QQ==", "signature": "junk"}, {"input": "QQ==", "signature": "vault:v1:*"}, {"input": "QQ==", "signature": "vault:v9:AAAA"}, {"hmac": "junk"}},
 		"hmac/a":                 {{}, {"input": "*"}, {"input": "QQ==", "algorithm": "md5"}, {"input": "QQ==", "key_version": 7}},
 		"hash":                   {{}, {"input": "*"}, {"input": "QQ==", "algorithm": "x"}, {"input": "QQ==", "format": "x"}},
