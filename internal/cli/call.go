@@ -151,6 +151,9 @@ func (c *call) warn(warnings []string) {
 func (c *call) terminal() bool { return isTerminal(c.cfg.Stdout) }
 
 func isTerminal(f any) bool {
+	if out, ok := f.(*output); ok {
+		f = out.w
+	}
 	file, ok := f.(*os.File)
 	return ok && term.IsTerminal(int(file.Fd()))
 }

@@ -65,6 +65,12 @@ func Run(ctx context.Context, cfg Config, args []string) int {
 	if cfg.Server == nil {
 		cfg.Server = server.Main
 	}
+	out := &output{w: cfg.Stdout}
+	cfg.Stdout = out
+	return out.settle(cfg.Stderr, run(ctx, cfg, args))
+}
+
+func run(ctx context.Context, cfg Config, args []string) int {
 	root := newRoot()
 	if line := cfg.Getenv("COMP_LINE"); line != "" {
 		completeLine(cfg, root, line)
@@ -201,6 +207,7 @@ func (c *call) report(err error) int {
 	var (
 		status    exitStatus
 		captured  *capturedRequest
+		unwritten *outputError
 		missing   *notFound
 		refused   *api.Error
 		transport *url.Error
@@ -213,6 +220,8 @@ func (c *call) report(err error) int {
 	case errors.As(err, &captured):
 		fmt.Fprintln(c.cfg.Stdout, captured.text)
 		return exitOK
+	case errors.As(err, &unwritten):
+		return exitOK // Run says so, as of all output
 	}
 	fmt.Fprintln(c.cfg.Stderr, err)
 	if h := c.hint(err); h != "" {

@@ -55,6 +55,7 @@ func (c *call) login(ctx context.Context, o *loginOptions) error {
 		return localf("The login brought no token")
 	}
 	if o.noStore {
+		c.onceSecret(s)
 		if !o.tokenOnly && o.field == "" {
 			c.note("The token was not stored. Set VAULT_TOKEN to it, or log in without -no-store.\n")
 		}

@@ -93,6 +93,9 @@ func namespaceLockCommand() *command {
 			if err != nil {
 				return step(err, "locking namespace")
 			}
+			if s.HasData() {
+				c.once("The key that opens the namespace again is lost: it is not shown again. A root token opens it without.")
+			}
 			return c.printSecret(s, field)
 		},
 	}

@@ -73,6 +73,9 @@ func (c *call) generateRoot(ctx context.Context, o *rootOptions) error {
 		if err := s.Decode(&st); err != nil {
 			return err
 		}
+		if st.OTP != "" {
+			c.once("The one-time password is lost: it is not shown again. Give the attempt up and begin it anew:\n\n    %s operator generate-root -cancel", programName)
+		}
 		return c.printRoot(&st)
 	case o.cancel:
 		if _, err := c.remove(ctx, rootPath+"attempt"); err != nil {
@@ -116,6 +119,9 @@ func (c *call) generateRoot(ctx context.Context, o *rootOptions) error {
 	st = rootStatus{}
 	if err := s.Decode(&st); err != nil {
 		return err
+	}
+	if st.EncodedToken != "" || st.EncodedRoot != "" {
+		c.once("The encoded root token is lost: it is not shown again. Begin a new attempt:\n\n    %s operator generate-root -init", programName)
 	}
 	return c.printRoot(&st)
 }

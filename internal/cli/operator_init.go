@@ -114,6 +114,8 @@ func (c *call) initialise(ctx context.Context, shares, threshold, rShares, rThre
 		RecoveryKeysB64: notNil(r.RecoveryKeyB64), RecoveryKeysHex: notNil(r.RecoveryKeys),
 		RecoveryShares: body.RecoveryShares, RecoveryThreshold: body.RecoveryThreshold, RootToken: r.RootToken,
 	}
+	c.once("The keys and the root token are lost: the server has made them, and nothing shows them again. " +
+		"Empty its storage and initialize it once more.")
 	return c.print(out, func() { c.printInit(out) })
 }
 

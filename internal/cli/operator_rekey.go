@@ -120,6 +120,13 @@ func (c *call) rekeySend(ctx context.Context, path string, body any, verifying b
 	if err := s.Decode(&st); err != nil {
 		return err
 	}
+	if len(st.KeysB64) > 0 {
+		next := "From now on only they count: while the server is open, copy what it holds to another."
+		if st.VerificationRequired {
+			next = "They do not count yet: give the rekeying up and begin it anew.\n\n    " + programName + " operator rekey -cancel"
+		}
+		c.once("The new shares are lost: nothing shows them again. %s", next)
+	}
 	return c.printRekey(&st, verifying)
 }
 

@@ -40,6 +40,7 @@ func readCommand() *command {
 			if s == nil || missing && !s.HasData() && c.format == formatTable {
 				return &notFound{"No value found at " + path}
 			}
+			c.onceSecret(s)
 			return c.printSecret(s, field)
 		},
 	}

@@ -60,7 +60,8 @@ func serverCommand() *command {
 
 // completeArgs adds what the environment says and refuses what makes no sense.
 func completeArgs(a *server.Args, c *call) error {
-	a.Stdout, a.Stderr = c.cfg.Stdout, c.cfg.Stderr
+	// A server does not end with an error because its banner met a full disk.
+	a.Stdout, a.Stderr = c.cfg.Stdout.(*output).w, c.cfg.Stderr
 	for _, v := range []struct {
 		to   *string
 		name string

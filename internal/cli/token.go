@@ -72,6 +72,7 @@ func tokenCreateCommand() *command {
 			if err != nil {
 				return step(err, "creating token")
 			}
+			c.onceSecret(s)
 			return c.printSecret(s, field)
 		},
 	}

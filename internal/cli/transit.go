@@ -114,6 +114,10 @@ func (c *call) through(ctx context.Context, doing string, target *outTarget, do 
 	}
 	defer out.discard()
 	if err := do(out); err != nil {
+		if unwritten := (*outputError)(nil); errors.As(err, &unwritten) {
+			c.once("What was written so far is not the whole file: do not use it.")
+			return err
+		}
 		if ctx.Err() != nil {
 			err = errors.New("interrupted")
 		}

@@ -42,6 +42,8 @@ func unwrapCommand() *command {
 				return &notFound{"The wrapped reply was empty"}
 			}
 			c.warn(s.Warnings)
+			c.once("What was wrapped is lost: it could be had this once.")
+			c.onceSecret(s)
 			return c.printSecret(s, field)
 		},
 	}

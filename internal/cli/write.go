@@ -65,6 +65,7 @@ func sendData(ctx context.Context, c *call, method string, force bool, field str
 	if err != nil {
 		return step(err, "writing data to %s", path)
 	}
+	c.onceSecret(s)
 	return c.printWritten(s, field, path)
 }
 
