@@ -32,8 +32,8 @@ func auditListCommand() *command {
 				return step(err, "listing audits")
 			}
 			devices := map[string]auditDevice{}
-			if s.HasData() {
-				if err := s.Decode(&devices); err != nil {
+			if s.HasData() || s != nil && s.WrapInfo != nil {
+				if err := decode(s, &devices); err != nil {
 					return err
 				}
 			}

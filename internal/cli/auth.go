@@ -57,7 +57,7 @@ func (c *call) typeOfAuth(ctx context.Context, path string) string {
 	var mount struct {
 		Type string `json:"type"`
 	}
-	if err := c.readInto(ctx, "sys/internal/ui/mounts/auth/"+path, &mount); err != nil {
+	if err := c.readPlain(ctx, "sys/internal/ui/mounts/auth/"+path, &mount); err != nil {
 		return ""
 	}
 	return mount.Type

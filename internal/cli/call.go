@@ -86,6 +86,20 @@ func (c *call) do(ctx context.Context, r *api.Request) (*api.Secret, error) {
 	if err != nil {
 		return nil, err
 	}
+	return c.send(ctx, cl, r)
+}
+
+// doPlain is do for what the command itself must know: it is never wrapped,
+// because -wrap-ttl is about the answer that the command gives.
+func (c *call) doPlain(ctx context.Context, r *api.Request) (*api.Secret, error) {
+	cl, err := c.client()
+	if err != nil {
+		return nil, err
+	}
+	return c.send(ctx, cl.WithWrapTTL(""), r)
+}
+
+func (c *call) send(ctx context.Context, cl *api.Client, r *api.Request) (*api.Secret, error) {
 	resp, err := cl.Do(ctx, r)
 	if err != nil {
 		// Of a wrong path the warnings say which is the right one.
@@ -118,6 +132,24 @@ func (c *call) readInto(ctx context.Context, path string, v any) error {
 	s, err := c.read(ctx, path)
 	if err != nil {
 		return err
+	}
+	return decode(s, v)
+}
+
+// readPlain is readInto for what the command itself must know.
+func (c *call) readPlain(ctx context.Context, path string, v any) error {
+	s, err := c.doPlain(ctx, &api.Request{Method: http.MethodGet, Path: path})
+	if err != nil {
+		return err
+	}
+	return s.Decode(v)
+}
+
+// decode puts a reply's data into v. A reply that came wrapped has none, and
+// ends the command: its token is then what there is to print.
+func decode(s *api.Secret, v any) error {
+	if s != nil && s.WrapInfo != nil {
+		return &wrappedReply{s}
 	}
 	return s.Decode(v)
 }

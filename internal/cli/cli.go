@@ -183,6 +183,11 @@ type exitStatus int
 
 func (e exitStatus) Error() string { return fmt.Sprintf("exit %d", int(e)) }
 
+// wrappedReply is how a command ends whose answer came wrapped (-wrap-ttl).
+type wrappedReply struct{ secret *api.Secret }
+
+func (e *wrappedReply) Error() string { return "the reply is wrapped" }
+
 // stepError says what was being done when err came: "reading secret/app".
 type stepError struct {
 	step string
@@ -208,6 +213,7 @@ func (c *call) report(err error) int {
 		status    exitStatus
 		captured  *capturedRequest
 		unwritten *outputError
+		wrapped   *wrappedReply
 		missing   *notFound
 		refused   *api.Error
 		transport *url.Error
@@ -222,6 +228,9 @@ func (c *call) report(err error) int {
 		return exitOK
 	case errors.As(err, &unwritten):
 		return exitOK // Run says so, as of all output
+	case errors.As(err, &wrapped):
+		c.onceSecret(wrapped.secret)
+		return c.report(c.printSecret(wrapped.secret, ""))
 	}
 	fmt.Fprintln(c.cfg.Stderr, err)
 	if h := c.hint(err); h != "" {

@@ -44,7 +44,7 @@ func databaseDoctorCommand() *command {
 				return step(err, "examining the connection %s", name)
 			}
 			var rep doctorReport
-			if err := s.Decode(&rep); err != nil {
+			if err := decode(s, &rep); err != nil {
 				return err
 			}
 			if err := c.printDoctor(rep); err != nil {

@@ -66,7 +66,7 @@ func (c *call) kvPatch(ctx context.Context, p kvPath, in *input, cas *int, metho
 	}
 	// Read, then write what was read with a condition, so that nothing that
 	// somebody writes in between is lost.
-	s, err := keepMissing(c.read(ctx, p.at("data")))
+	s, err := keepMissing(c.doPlain(ctx, &api.Request{Method: http.MethodGet, Path: p.at("data")}))
 	if err != nil {
 		return nil, step(err, "reading %s", p.at("data"))
 	}

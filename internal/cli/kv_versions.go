@@ -110,7 +110,7 @@ func (c *call) kvRollback(ctx context.Context, p kvPath, version int) (*api.Secr
 	var meta struct {
 		CurrentVersion int `json:"current_version"`
 	}
-	s, err := keepMissing(c.read(ctx, p.at("metadata")))
+	s, err := keepMissing(c.doPlain(ctx, &api.Request{Method: http.MethodGet, Path: p.at("metadata")}))
 	switch {
 	case err != nil:
 		return nil, step(err, "reading %s", p.at("metadata"))
@@ -120,7 +120,7 @@ func (c *call) kvRollback(ctx context.Context, p kvPath, version int) (*api.Secr
 	if err := s.Decode(&meta); err != nil {
 		return nil, err
 	}
-	s, err = c.do(ctx, &api.Request{Method: http.MethodGet, Path: p.at("data"), Query: map[string][]string{"version": {fmt.Sprint(version)}}})
+	s, err = c.doPlain(ctx, &api.Request{Method: http.MethodGet, Path: p.at("data"), Query: map[string][]string{"version": {fmt.Sprint(version)}}})
 	var old struct{ Data json.RawMessage }
 	if err == nil {
 		err = s.Decode(&old)

@@ -163,7 +163,7 @@ func (l *leaseLister) page(ctx context.Context, after string) (rows []leaseRow, 
 		Leases []leaseRow `json:"leases"`
 		More   bool       `json:"more"`
 	}
-	if err := s.Decode(&out); err != nil {
+	if err := decode(s, &out); err != nil {
 		return nil, false, err
 	}
 	if l.irrevocable {
@@ -180,6 +180,7 @@ func (l *leaseLister) walk(ctx context.Context, path string, rows []leaseRow) ([
 	if err != nil {
 		return nil, err
 	}
+	cl = cl.WithWrapTTL("") // many answers, of which none is the command's
 	keys, err := cl.List(ctx, strings.TrimSuffix("sys/leases/lookup/"+path, "/")+"/")
 	if api.IsNotFound(err) {
 		return rows, nil

@@ -29,11 +29,8 @@ func (c *call) list(ctx context.Context, path string) error {
 	if err != nil {
 		return step(err, "listing %s", path)
 	}
-	if s.WrapInfo != nil {
-		return c.printSecret(s, "")
-	}
 	var out struct{ Keys []string }
-	if err := s.Decode(&out); err != nil {
+	if err := decode(s, &out); err != nil {
 		return err
 	}
 	t := newTable("Keys")

@@ -223,7 +223,7 @@ func moveCommand(k mountKind, example string) *command {
 				ID string `json:"migration_id"`
 			}
 			if hasContent(s) {
-				if err := s.Decode(&out); err != nil {
+				if err := decode(s, &out); err != nil {
 					return err
 				}
 			}
@@ -256,7 +256,7 @@ func (c *call) awaitMove(ctx context.Context, id string) error {
 				Source string `json:"source_mount"`
 			} `json:"migration_info"`
 		}
-		if err := c.readInto(ctx, "sys/remount/status/"+id, &out); err != nil {
+		if err := c.readPlain(ctx, "sys/remount/status/"+id, &out); err != nil {
 			return step(err, "asking how the move is doing")
 		}
 		switch out.Info.Status {
@@ -306,7 +306,7 @@ func mountsListCommand(k mountKind, example string) *command {
 				return step(err, "listing %ss", k.thing)
 			}
 			var mounts map[string]mountInfo
-			if err := s.Decode(&mounts); err != nil {
+			if err := decode(s, &mounts); err != nil {
 				return err
 			}
 			data, err := parseValue(s.Data)

@@ -25,7 +25,7 @@ func namespaceCommand() *command {
 						return &notFound{"No namespaces found"}
 					}
 					var out struct{ Keys []string }
-					if err := s.Decode(&out); err != nil {
+					if err := decode(s, &out); err != nil {
 						return err
 					}
 					t := newTable("Keys")

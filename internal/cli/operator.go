@@ -107,7 +107,7 @@ func operatorUnsealCommand() *command {
 			if err != nil {
 				return step(err, "unsealing")
 			}
-			if err := s.Decode(&st); err != nil {
+			if err := decode(s, &st); err != nil {
 				return err
 			}
 			if !st.Sealed {

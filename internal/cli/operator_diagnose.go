@@ -118,6 +118,7 @@ func (d *diagnosis) server(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	cl = cl.WithWrapTTL("") // what it finds is its answer, not what it asks for that
 	h, err := d.reach(ctx, cl)
 	if err != nil || h == nil {
 		return err

@@ -70,7 +70,7 @@ func (c *call) generateRoot(ctx context.Context, o *rootOptions) error {
 			return step(err, "initializing root generation")
 		}
 		var st rootStatus
-		if err := s.Decode(&st); err != nil {
+		if err := decode(s, &st); err != nil {
 			return err
 		}
 		if st.OTP != "" {
@@ -117,7 +117,7 @@ func (c *call) generateRoot(ctx context.Context, o *rootOptions) error {
 		return step(err, "posting unseal key")
 	}
 	st = rootStatus{}
-	if err := s.Decode(&st); err != nil {
+	if err := decode(s, &st); err != nil {
 		return err
 	}
 	if st.EncodedToken != "" || st.EncodedRoot != "" {

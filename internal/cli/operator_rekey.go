@@ -117,7 +117,7 @@ func (c *call) rekeySend(ctx context.Context, path string, body any, verifying b
 		return step(err, "rekeying")
 	}
 	var st rekeyStatus
-	if err := s.Decode(&st); err != nil {
+	if err := decode(s, &st); err != nil {
 		return err
 	}
 	if len(st.KeysB64) > 0 {

@@ -32,7 +32,7 @@ func policyListCommand() *command {
 				return step(err, "listing policies")
 			}
 			var out struct{ Keys []string }
-			if err := s.Decode(&out); err != nil {
+			if err := decode(s, &out); err != nil {
 				return err
 			}
 			return c.print(out.Keys, func() { c.printf("%s\n", strings.Join(out.Keys, "\n")) })
@@ -55,7 +55,7 @@ func policyReadCommand() *command {
 			var out struct {
 				Policy string `json:"policy"`
 			}
-			if err := s.Decode(&out); err != nil {
+			if err := decode(s, &out); err != nil {
 				return err
 			}
 			return c.print(out, func() { c.printf("%s\n", strings.TrimSpace(out.Policy)) })

@@ -237,7 +237,7 @@ func tokenCapabilitiesCommand() *command {
 				return step(err, "listing capabilities")
 			}
 			var byPath map[string][]string
-			if err := s.Decode(&byPath); err != nil {
+			if err := decode(s, &byPath); err != nil {
 				return err
 			}
 			caps, ok := byPath[path]
