@@ -44,6 +44,26 @@ func (c *certificate) load() error {
 	return nil
 }
 
+// checkTLS loads what a listener with TLS would. A server starts with a
+// certificate that is over, but no client trusts it.
+func checkTLS(t *config.TLS) (warning string, err error) {
+	c := &certificate{conf: *t}
+	if err := c.load(); err != nil {
+		return "", err
+	}
+	if _, err := tlsConfig(t, c); err != nil {
+		return "", err
+	}
+	leaf := c.now.Load().Leaf
+	switch now := time.Now(); {
+	case now.After(leaf.NotAfter):
+		return fmt.Sprintf("the certificate %s ended on %s: clients refuse it", t.CertFile, leaf.NotAfter.UTC().Format(time.DateOnly)), nil
+	case now.Before(leaf.NotBefore):
+		return fmt.Sprintf("the certificate %s begins on %s: until then clients refuse it", t.CertFile, leaf.NotBefore.UTC().Format(time.DateOnly)), nil
+	}
+	return "", nil
+}
+
 func tlsConfig(t *config.TLS, c *certificate) (*tls.Config, error) {
 	conf := &tls.Config{
 		MinVersion: max(t.MinVersion, tls.VersionTLS12), MaxVersion: t.MaxVersion, CipherSuites: t.CipherSuites,

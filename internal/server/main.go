@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -58,7 +59,21 @@ func CheckConfig(paths []string) (warnings []string, err error) {
 	if err == nil {
 		_, err = wrappersOf(conf.Seal, nil)
 	}
-	return warnings, err
+	if err != nil {
+		return warnings, err
+	}
+	var errs []error
+	for _, l := range conf.Listeners {
+		if l.TLS == nil {
+			continue
+		}
+		warning, err := checkTLS(l.TLS)
+		if warning != "" {
+			warnings = append(warnings, warning)
+		}
+		errs = append(errs, err)
+	}
+	return warnings, errors.Join(errs...)
 }
 
 func run(ctx context.Context, version string, a Args) error {
