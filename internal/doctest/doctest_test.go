@@ -54,6 +54,27 @@ func TestPages(t *testing.T) {
 	}
 }
 
+// TestIndex: a page that the index does not name is found by nobody.
+func TestIndex(t *testing.T) {
+	docs := filepath.Join(root, "docs")
+	index, err := os.ReadFile(filepath.Join(docs, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range pages(t) {
+		name, err := filepath.Rel(docs, file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if name = filepath.ToSlash(name); name == "README.md" || strings.HasPrefix(name, "../") {
+			continue
+		}
+		if !strings.Contains(string(index), "]("+name+")") {
+			t.Errorf("docs/README.md does not name %s", name)
+		}
+	}
+}
+
 // TestLinks follows the links between pages, to their headings too.
 func TestLinks(t *testing.T) {
 	link := regexp.MustCompile(`\]\(([^)\s]+)\)`)
