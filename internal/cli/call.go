@@ -25,6 +25,8 @@ type call struct {
 	common commonFlags
 	format format
 
+	ownToken bool // it brings its token itself: the one of environment and file is of no account
+
 	stdin   *bufio.Reader
 	stopped <-chan struct{} // closed when the command is interrupted
 	made    *api.Client     // by client
@@ -67,10 +69,8 @@ func (c *call) realClient() (*api.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	if cfg.Token == "" {
-		if cfg.Token, err = readTokenFile(c.cfg.Getenv); err != nil {
-			return nil, err
-		}
+	if cfg.Token, err = c.token(cfg.Token); err != nil {
+		return nil, err
 	}
 	cl, err := api.New(cfg)
 	if err != nil {

@@ -38,6 +38,7 @@ func (c *call) login(ctx context.Context, o *loginOptions) error {
 	if o.tokenOnly {
 		o.noStore, o.field = true, "token"
 	}
+	c.ownToken = true // one that is over or damaged is what a login is to replace
 	if o.noStore && o.noPrint {
 		return localf("-no-store and -no-print together would lose the token")
 	}
@@ -125,6 +126,9 @@ func (c *call) loginToken(ctx context.Context) (*api.Secret, error) {
 	}
 	if token = strings.TrimSpace(token); token == "" {
 		return nil, localf("The token is empty")
+	}
+	if err := checkToken(token, "What was given", "give the token alone"); err != nil {
+		return nil, err
 	}
 	cl, err := c.client()
 	if err != nil {

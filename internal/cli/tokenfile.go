@@ -18,6 +18,43 @@ func tokenFile(getenv func(string) string) (string, error) {
 	return filepath.Join(home, ".vault-token"), nil
 }
 
+// token is the one to send: fromEnv, or the file's where the environment has
+// none. A line break at its end is what echo and editors leave; one inside
+// cannot be sent, and is no part of any token.
+func (c *call) token(fromEnv string) (string, error) {
+	if c.ownToken {
+		return "", nil
+	}
+	if t := strings.TrimSpace(fromEnv); t != "" {
+		name := "VAULT_TOKEN"
+		if c.cfg.Getenv("LEASEHOLD_TOKEN") != "" {
+			name = "LEASEHOLD_TOKEN"
+		}
+		return t, checkToken(t, name, "set it to the token alone")
+	}
+	t, err := readTokenFile(c.cfg.Getenv)
+	if err != nil || t == "" {
+		return "", err
+	}
+	name, err := tokenFile(c.cfg.Getenv)
+	if err != nil {
+		return "", err
+	}
+	return t, checkToken(t, name, "\""+programName+" login\" writes it anew")
+}
+
+// checkToken refuses what no header can carry, without showing it.
+func checkToken(token, where, next string) error {
+	i := strings.IndexFunc(token, func(r rune) bool { return r < ' ' || r == 0x7f })
+	switch {
+	case i < 0:
+		return nil
+	case token[i] == '\n' || token[i] == '\r':
+		return localf("%s has a line break inside, and a token is one line: %s", where, next)
+	}
+	return localf("%s has a control character inside, which no token has: %s", where, next)
+}
+
 // readTokenFile answers "" where there is none.
 func readTokenFile(getenv func(string) string) (string, error) {
 	if getenv("HOME") == "" {

@@ -16,6 +16,7 @@ func unwrapCommand() *command {
 		example: []string{"leasehold unwrap hvs.CAESIJ…"},
 		flags:   []*flag{fieldFlag(&field)},
 		run: func(ctx context.Context, c *call) error {
+			c.ownToken = c.arg(0) != ""
 			cl, err := c.client()
 			if err != nil {
 				return err
@@ -28,7 +29,11 @@ func unwrapCommand() *command {
 						return err
 					}
 				}
+				if err := checkToken(token, "What was given", "give the wrapping token alone"); err != nil {
+					return err
+				}
 				cl = cl.WithToken(token)
+				c.target = cl
 			}
 			resp, err := cl.WithWrapTTL("").Do(ctx, &api.Request{Method: http.MethodPut, Path: "sys/wrapping/unwrap"})
 			if err != nil {
