@@ -11,14 +11,14 @@ const Crowd = 5
 
 // restMost is how long a worker rests at most: an explicit revocation may wait
 // for it.
-const restMost = 50 * time.Millisecond
+const restMost = 100 * time.Millisecond
 
-// Rest has a worker that has just ended some of a crowd pause for twice as long
-// as that took, and so end it at a third of the speed that is possible. That
-// leaves processors, disk and target to who asks for something; what expires
-// by the thousand is gone in seconds either way.
-func Rest(ctx context.Context, begun time.Time) {
-	t := time.NewTimer(min(2*time.Since(begun), restMost))
+// Rest has a worker that has just ended some of a crowd pause for so many times
+// as long as that took: with two of them it ends the crowd at a third of the
+// speed that is possible. That leaves processors, disk and target to who asks
+// for something; what expires by the thousand is gone in seconds either way.
+func Rest(ctx context.Context, begun time.Time, times int) {
+	t := time.NewTimer(min(time.Duration(times)*time.Since(begun), restMost))
 	defer t.Stop()
 	select {
 	case <-t.C:

@@ -17,7 +17,7 @@ func TestRest(t *testing.T) {
 		stopped        bool
 	}{
 		{worked: 2 * time.Millisecond, rested: 4 * time.Millisecond},
-		{worked: 30 * time.Second, rested: 50 * time.Millisecond},
+		{worked: 30 * time.Second, rested: 100 * time.Millisecond},
 		{worked: 2 * time.Millisecond, stopped: true},
 	} {
 		synctest.Test(t, func(t *testing.T) {
@@ -28,7 +28,7 @@ func TestRest(t *testing.T) {
 			if tt.stopped {
 				cancel()
 			}
-			lane.Rest(ctx, begun)
+			lane.Rest(ctx, begun, 2)
 			if got := time.Since(begun) - tt.worked; got != tt.rested {
 				t.Errorf("after %s of work, stopped: %v: rested for %s, want %s", tt.worked, tt.stopped, got, tt.rested)
 			}

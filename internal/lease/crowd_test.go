@@ -8,10 +8,10 @@ import (
 	"github.com/leasehold/leasehold/internal/lease"
 )
 
-// TestCrowd: many leases that expire together leave their target alone for two
-// thirds of the time; many that somebody revokes are ended without a pause.
+// TestCrowd: many leases that expire together leave their target alone for
+// four fifths of the time; many that somebody revokes are ended without a pause.
 func TestCrowd(t *testing.T) {
-	const crowd, work, rest = 64, 10 * time.Millisecond, 20 * time.Millisecond
+	const crowd, work, rest = 64, 10 * time.Millisecond, 40 * time.Millisecond
 	fill := func(r *rig) {
 		r.target.slow = work
 		for i := range crowd {

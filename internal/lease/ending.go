@@ -18,6 +18,10 @@ const (
 	// settleFixed is added to make_by before absence ends a lease: for the
 	// rounding of clocks, beyond the measured offset that engines subtract.
 	settleFixed = time.Second
+	// rests is how many times as long as ending some leases of a crowd took
+	// nothing more is asked of their target. Its syncs and ours are what others
+	// wait for.
+	rests = 4
 	// triesFast is how often ending is tried with growing pauses before the
 	// lease is called irrevocable and tried slowly.
 	triesFast   = 6
@@ -98,7 +102,7 @@ func (h handler) Run(ctx context.Context, target string, items []lane.Work) erro
 	}
 	err = h.s.settle(work, live)
 	if len(live) >= lane.Crowd && !slices.ContainsFunc(live, func(e *ending) bool { return e.row.Ending == nil || e.row.Ending.Cause != Expired }) {
-		lane.Rest(ctx, begun) // somebody waits for a revocation, nobody for an expiry
+		lane.Rest(ctx, begun, rests) // somebody waits for a revocation, nobody for an expiry
 	}
 	return err
 }

@@ -38,7 +38,7 @@ func (h handler) Run(ctx context.Context, _ string, items []lane.Work) (last err
 			last = err
 		}
 		if n >= lane.Crowd { // refused already, gone or not
-			lane.Rest(ctx, begun)
+			lane.Rest(ctx, begun, 2)
 		}
 		items = items[n:]
 	}
