@@ -229,6 +229,7 @@ func (p *Proxy) forward(client, server net.Conn, swallow chan struct{}, lastAnsw
 			case Cut:
 				return
 			case CutAfter:
+				close(swallow) // the answer may be quicker than the cut
 				_, _ = server.Write(buf[:n])
 				return
 			case AnswerCut, AnswerTorn:
