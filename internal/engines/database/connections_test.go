@@ -124,12 +124,7 @@ func TestDeletedConnection(t *testing.T) {
 // and ends once that can be reached again.
 func TestAnotherServer(t *testing.T) {
 	r := newRig(t, 0)
-	proxy, err := tcpproxy.New(r.pg.Addr())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer proxy.Close()
-	r.connect(object{"connection_url": r.url(proxy.Addr())})
+	proxy := r.throughProxy()
 	c := r.mustIssue("app")
 	other := testenv.SharedPostgres(t, testenv.Config{Version: 16})
 	other.Exec(t, "postgres", "CREATE ROLE "+r.manager+" LOGIN CREATEROLE PASSWORD 'manager-pw'")
@@ -191,12 +186,7 @@ func TestSuccession(t *testing.T) {
 func TestRotateRoot(t *testing.T) {
 	onEach(t, func(r *rig) {
 		t := r.t
-		proxy, err := tcpproxy.New(r.pg.Addr())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer proxy.Close()
-		r.connect(object{"connection_url": r.url(proxy.Addr())})
+		proxy := r.throughProxy()
 		oldWorks := func() bool {
 			_, err := r.pg.QueryAs(t.Context(), r.manager, "manager-pw", r.db, "SELECT 1")
 			return err == nil
@@ -288,12 +278,7 @@ func TestFence(t *testing.T) {
 // answer at first.
 func TestFenceComesFirst(t *testing.T) {
 	r := newRig(t, 0)
-	proxy, err := tcpproxy.New(r.pg.Addr())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer proxy.Close()
-	r.connect(object{"connection_url": r.url(proxy.Addr())})
+	proxy := r.throughProxy()
 	other := r.mustIssue("group")
 	r.mustWrite("roles/app", object{"default_ttl": "1s"})
 	c := r.mustIssue("app")

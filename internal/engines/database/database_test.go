@@ -273,12 +273,7 @@ func TestNamesAreReserved(t *testing.T) {
 func TestCutAtCommit(t *testing.T) {
 	onEach(t, func(r *rig) {
 		t := r.t
-		proxy, err := tcpproxy.New(r.pg.Addr())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer proxy.Close()
-		r.connect(object{"connection_url": r.url(proxy.Addr())})
+		proxy := r.throughProxy()
 		r.revoke(r.mustIssue("app"))
 		for _, role := range []string{"app", "group"} {
 			proxy.Break(tcpproxy.On("CREATE ROLE", 1, tcpproxy.AnswerCut))

@@ -99,12 +99,7 @@ func TestEveryMessageIsLost(t *testing.T) {
 		t.Run(map[tcpproxy.Action]string{tcpproxy.Cut: "message", tcpproxy.AnswerCut: "answer"}[act], func(t *testing.T) {
 			r := newRig(t, 0)
 			r.limit = 2 * time.Second
-			proxy, err := tcpproxy.New(r.pg.Addr())
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer proxy.Close()
-			r.connect(object{"connection_url": r.url(proxy.Addr())})
+			proxy := r.throughProxy()
 			for n := 1; ; n++ {
 				r.mustWrite("reset/main", nil) // each story begins with new connections
 				var mu sync.Mutex
@@ -157,12 +152,7 @@ func TestEveryStoreCallFails(t *testing.T) {
 func TestServerDies(t *testing.T) {
 	r := newRig(t, 0)
 	r.limit = 2 * time.Second
-	proxy, err := tcpproxy.New(r.pg.Addr())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer proxy.Close()
-	r.connect(object{"connection_url": r.url(proxy.Addr())})
+	proxy := r.throughProxy()
 	c := r.mustIssue("app")
 	// To everyone else the shared server stays up: its death is every
 	// connection of ours cut at once, and refused until it is back.

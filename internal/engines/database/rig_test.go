@@ -24,6 +24,7 @@ import (
 	"github.com/leasehold/leasehold/internal/storage"
 	"github.com/leasehold/leasehold/internal/storage/mem"
 	"github.com/leasehold/leasehold/internal/testenv"
+	"github.com/leasehold/leasehold/internal/testenv/tcpproxy"
 	"github.com/leasehold/leasehold/internal/wire"
 )
 
@@ -227,6 +228,18 @@ func (r *rig) mustWrite(path string, body object, warnings ...string) {
 
 func (r *rig) url(addr string) string {
 	return "postgresql://{{username}}:{{password}}@" + addr + "/" + r.db + "?sslmode=disable"
+}
+
+// throughProxy connects by way of a proxy that a test may have cut.
+func (r *rig) throughProxy() *tcpproxy.Proxy {
+	r.t.Helper()
+	proxy, err := tcpproxy.New(r.pg.Addr())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { _ = proxy.Close() })
+	r.connect(object{"connection_url": r.url(proxy.Addr())})
+	return proxy
 }
 
 // connect writes the connection "main" and the roles "app" (statements) and
