@@ -233,54 +233,15 @@ func (s *Store) Tidy(ctx context.Context) (removed int, err error) {
 		},
 	}
 	for prefix, of := range leaseOf {
-		from := prefix
-		for {
-			var strays []string
-			last, n := "", 0
-			err := s.cfg.Store.View(ctx, func(v storage.View) error {
-				return storage.ScanEach(v, from, storage.PrefixEnd(prefix), 0, func(key string, value []byte, bad error) bool {
-					last, n = key, n+1
-					if bad != nil {
-						return n < pageSize // left where it is
-					}
-					if k := of(key, value); k != "" {
-						if b, err := v.Get(pointed(k)); err == nil && b == nil {
-							strays = append(strays, key)
-						}
-					}
-					return n < pageSize
-				})
-			})
-			if err != nil {
-				return removed, err
+		n, err := storage.DeleteStrays(ctx, s.cfg.Store, prefix, func(key string, value []byte) string {
+			if k := of(key, value); k != "" {
+				return pointed(k)
 			}
-			for len(strays) > 0 {
-				m := min(len(strays), markAtOnce)
-				_, err := s.cfg.Store.Update(ctx, func(tx storage.Tx) error {
-					for _, key := range strays[:m] {
-						value, err := tx.Get(key)
-						if err != nil {
-							return err
-						}
-						if b, err := tx.Get(pointed(of(key, value))); err != nil || b != nil {
-							continue
-						}
-						if err := tx.Delete(key); err != nil {
-							return err
-						}
-					}
-					return nil
-				})
-				if err != nil {
-					return removed, err
-				}
-				removed += m
-				strays = strays[m:]
-			}
-			if n < pageSize {
-				break
-			}
-			from = last + "\x00"
+			return ""
+		})
+		removed += n
+		if err != nil {
+			return removed, err
 		}
 	}
 	return removed, nil

@@ -14,45 +14,12 @@ func (s *Store) Tidy(ctx context.Context, ns string) (removed int, err error) {
 		ns += "/"
 	}
 	for _, prefix := range []string{accPrefix + ns, kidPrefix + ns} {
-		from := prefix
-		for {
-			var strays []string
-			last, n := "", 0
-			err := s.cfg.Store.View(ctx, func(v storage.View) error {
-				return storage.ScanEach(v, from, storage.PrefixEnd(prefix), 0, func(key string, value []byte, bad error) bool {
-					last, n = key, n+1
-					if bad != nil {
-						return n < pageSize // left where it is
-					}
-					if b, err := v.Get(rowPrefix + pointed(prefix, key, value)); err == nil && b == nil {
-						strays = append(strays, key)
-					}
-					return n < pageSize
-				})
-			})
-			if err != nil {
-				return removed, err
-			}
-			for _, key := range strays {
-				_, err := s.cfg.Store.Update(ctx, func(tx storage.Tx) error {
-					value, err := tx.Get(key)
-					if err != nil {
-						return err
-					}
-					if b, err := tx.Get(rowPrefix + pointed(prefix, key, value)); err != nil || b != nil {
-						return err
-					}
-					return tx.Delete(key)
-				})
-				if err != nil {
-					return removed, err
-				}
-				removed++
-			}
-			if n < pageSize {
-				break
-			}
-			from = last + "\x00"
+		n, err := storage.DeleteStrays(ctx, s.cfg.Store, prefix, func(key string, value []byte) string {
+			return rowPrefix + pointed(prefix, key, value)
+		})
+		removed += n
+		if err != nil {
+			return removed, err
 		}
 	}
 	return removed, nil
