@@ -48,14 +48,14 @@ func whenOf(body string) string {
 	return body[:whenSize]
 }
 
-// tokenKey is the part of a token's Key behind its namespace.
-func (s *Store) tokenKey(text string) string {
-	return whenOf(strings.TrimPrefix(text, ServicePrefix)) + s.hash("token:"+text)
+// appendTokenKey appends the part of a token's Key behind its namespace.
+func (s *Store) appendTokenKey(dst []byte, text string) []byte {
+	return s.appendHash(append(dst, whenOf(strings.TrimPrefix(text, ServicePrefix))...), "token:"+text)
 }
 
 // accessorKey is where a token's accessor stands.
 func (s *Store) accessorKey(ns, accessor string) string {
-	return accPrefix + ns + "/" + whenOf(accessor) + s.hash("accessor:"+accessor)
+	return string(s.appendHash([]byte(accPrefix+ns+"/"+whenOf(accessor)), "accessor:"+accessor))
 }
 
 // randomText draws n characters of 62, without bias.

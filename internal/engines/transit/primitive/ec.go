@@ -10,6 +10,9 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"sync"
+
+	voi "github.com/oasisprotocol/curve25519-voi/primitives/ed25519"
 )
 
 func curveOf(t Type) elliptic.Curve {
@@ -67,7 +70,7 @@ func loadEC(t Type, m Material) (Key, error) {
 		if !ok {
 			return nil, errMismatch(t, pub)
 		}
-		k := &edKey{pub: p}
+		k := newEdKey(p)
 		if k.priv, ok = priv.(ed25519.PrivateKey); !ok && priv != nil {
 			return nil, errMismatch(t, priv)
 		}
@@ -95,24 +98,43 @@ var errHalves = errors.New("the private half of the key belongs to another publi
 // edKey signs by Ed25519 (RFC 8032): the input itself, or as Ed25519ph what is
 // said to be a SHA-512 digest. To be said to be another digest changes nothing:
 // as in Vault, it is the input.
+//
+// Private keys are the standard library's business alone: curve25519-voi would
+// sign in half the time, too, but it is a port of curve25519-dalek from before
+// RUSTSEC-2024-0344, where secret scalars were found to show in the timing.
+// Verification handles nothing secret. It is curve25519-voi's, on a public key
+// that is decompressed once, and judges as the standard library does.
 type edKey struct {
-	pub  ed25519.PublicKey
-	priv ed25519.PrivateKey // nil: public half only
+	pub      ed25519.PublicKey
+	priv     ed25519.PrivateKey // nil: public half only
+	expanded func() *voi.ExpandedPublicKey
 }
 
-func (k *edKey) options(o SignOptions) (*ed25519.Options, error) {
-	opts := &ed25519.Options{Context: string(o.Context)}
+func newEdKey(pub ed25519.PublicKey) *edKey {
+	// At the first verification: a derived key lives for one request, and most
+	// of those sign.
+	return &edKey{pub: pub, expanded: sync.OnceValue(func() *voi.ExpandedPublicKey {
+		x, err := voi.NewExpandedPublicKey(voi.PublicKey(pub))
+		if err != nil {
+			return nil // no point of the curve: it verifies nothing
+		}
+		return x
+	})}
+}
+
+func (k *edKey) options(o SignOptions) (ed25519.Options, error) {
+	opts := ed25519.Options{Context: string(o.Context)}
 	if o.Prehashed && o.Hash == Hash(crypto.SHA512) {
 		opts.Hash = crypto.SHA512
 	}
 	if len(o.Context) > 255 {
-		return nil, errContext
+		return opts, errContext
 	}
 	return opts, nil
 }
 
 // fits refuses what is no digest where one is to be signed.
-func fits(opts *ed25519.Options, input []byte) error {
+func fits(opts ed25519.Options, input []byte) error {
 	if opts.Hash != 0 && len(input) != opts.Hash.Size() {
 		return ErrDigest
 	}
@@ -130,7 +152,11 @@ func (k *edKey) Sign(input []byte, o SignOptions) ([]byte, error) {
 	if err := fits(opts, input); err != nil {
 		return nil, err
 	}
-	return k.priv.Sign(nil, input, opts)
+	if opts == (ed25519.Options{}) {
+		return ed25519.Sign(k.priv, input), nil
+	}
+	with := opts // which is allocated, and the usual signature's are not
+	return k.priv.Sign(nil, input, &with)
 }
 
 func (k *edKey) Verify(input, sig []byte, o SignOptions) (bool, error) {
@@ -141,7 +167,10 @@ func (k *edKey) Verify(input, sig []byte, o SignOptions) (bool, error) {
 	if err := fits(opts, input); err != nil {
 		return false, err
 	}
-	return ed25519.VerifyWithOptions(k.pub, input, sig, opts) == nil, nil
+	x := k.expanded()
+	return x != nil && voi.VerifyExpandedWithOptions(x, input, sig, &voi.Options{
+		Hash: opts.Hash, Context: opts.Context, Verify: voi.VerifyOptionsStdLib,
+	}), nil
 }
 
 // ecKey signs by ECDSA (FIPS 186-5).
