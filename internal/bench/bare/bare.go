@@ -15,6 +15,8 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+
+	voi "github.com/oasisprotocol/curve25519-voi/primitives/ed25519"
 )
 
 // Transit is an http.Handler that answers a mount's encrypt, decrypt, hmac,
@@ -32,6 +34,9 @@ func Transit() (http.Handler, error) {
 	if t.pub, t.priv, err = ed25519.GenerateKey(nil); err != nil {
 		return nil, err
 	}
+	if t.verifier, err = NewVerifier(t.pub); err != nil {
+		return nil, err
+	}
 	mux := http.NewServeMux()
 	for name, do := range map[string]func(*in) (out, error){
 		"encrypt": t.encrypt, "decrypt": t.decrypt, "hmac": t.hmac, "sign": t.sign, "verify": t.verify,
@@ -46,6 +51,22 @@ type transit struct {
 	mac  []byte
 	pub  ed25519.PublicKey
 	priv ed25519.PrivateKey
+
+	verifier *Verifier
+}
+
+// Verifier is Transit's own primitive for Ed25519 signatures.
+type Verifier struct{ key *voi.ExpandedPublicKey }
+
+// NewVerifier expands a public key.
+func NewVerifier(pub ed25519.PublicKey) (*Verifier, error) {
+	key, err := voi.NewExpandedPublicKey(voi.PublicKey(pub))
+	return &Verifier{key}, err
+}
+
+// Verify reports whether a signature is good.
+func (v *Verifier) Verify(input, sig []byte) bool {
+	return voi.VerifyExpandedWithOptions(v.key, input, sig, &voi.Options{Verify: voi.VerifyOptionsStdLib})
 }
 
 type item struct {
@@ -138,6 +159,6 @@ func (t *transit) verify(asked *in) (reply out, err error) {
 	if err != nil {
 		return reply, err
 	}
-	reply.Valid = ed25519.Verify(t.pub, asked.Input, sig)
+	reply.Valid = t.verifier.Verify(asked.Input, sig)
 	return reply, nil
 }
