@@ -177,23 +177,7 @@ func (e *Engine) importKey(ctx context.Context, _ *route.Request, in importIn) (
 		Derived: in.Derived, Convergent: in.Convergent, Exportable: in.Exportable, PlaintextBackup: in.Backup,
 		Imported: true, AllowRotation: in.AllowRotation, RotatePeriod: in.RotatePeriod,
 	}
-	row := e.versionOf(spec, m)
-	_, err = e.env.Store.Update(ctx, func(tx storage.Tx) error {
-		if there, err := getKey(tx, k.Name); err != nil || there != nil {
-			if err == nil {
-				err = errImported
-			}
-			return err
-		}
-		if err := k.setRotation(tx, e.env.Due, row.Created); err != nil {
-			return err
-		}
-		if err := row.put(tx, k.ID, 1); err != nil {
-			return err
-		}
-		return k.put(tx)
-	})
-	return route.None{}, err
+	return route.None{}, e.add(ctx, k, e.versionOf(spec, m), errImported)
 }
 
 var errImported = errs.New(errs.Invalid, "the import path cannot be used with an existing key; use import-version to rotate an existing imported key")

@@ -155,10 +155,19 @@ func (e *Engine) create(ctx context.Context, in createIn) error {
 		Derived: in.Derived, Convergent: in.Convergent, Exportable: in.Exportable, PlaintextBackup: in.Backup,
 		RotatePeriod: in.RotatePeriod,
 	}
-	_, err = e.env.Store.Update(ctx, func(tx storage.Tx) error {
+	return e.add(ctx, k, row, nil)
+}
+
+// add stores a new key with its first version; taken is the answer if somebody
+// was faster.
+func (e *Engine) add(ctx context.Context, k *keyRow, row *versionRow, taken error) error {
+	_, err := e.env.Store.Update(ctx, func(tx storage.Tx) error {
 		there, err := getKey(tx, k.Name)
-		if err != nil || there != nil {
+		switch {
+		case err != nil:
 			return err
+		case there != nil:
+			return taken
 		}
 		if err := k.setRotation(tx, e.env.Due, row.Created); err != nil {
 			return err

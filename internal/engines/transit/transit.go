@@ -53,6 +53,7 @@ func (e *Engine) Routes(t *route.Table) {
 	route.Write(t, "keys/{name}/import_version", e.importVersion, route.Doc("Bring a new version of an imported key along."))
 	route.Write(t, "keys/{name}/csr", e.signCSR, route.Doc("Sign a certificate request with a key."))
 	route.Write(t, "keys/{name}/set-certificate", e.setCertificate, route.Doc("Keep a certificate chain with a version of a key."))
+	route.Write(t, "derive-key/{name}", e.deriveKey, route.Doc("Make a key of the secret that one of ours and somebody's public key agree on."))
 	route.Read(t, "wrapping_key", e.wrappingKey, route.Doc("Read the public key that keys to be imported are wrapped by."))
 	route.Read(t, "byok-export/{destination}/{source}", e.byokExport, route.Doc("Export a key wrapped by another key."))
 	route.Read(t, "byok-export/{destination}/{source}/{version}", e.byokExport, route.Doc("Export one version of a key wrapped by another key."))

@@ -7,6 +7,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"math/big"
@@ -199,6 +200,35 @@ func (k *ecKey) Sign(input []byte, o SignOptions) ([]byte, error) {
 	r.FillBytes(out[:n])
 	s.FillBytes(out[n:])
 	return out, nil
+}
+
+// Agree is the shared secret of ECDH (SP 800-56A rev. 3, section 5.7.1.2): the
+// x-coordinate, as long as a field element.
+func (k *ecKey) Agree(peer string) ([]byte, error) {
+	if k.priv == nil {
+		return nil, ErrNoPrivate
+	}
+	block, _ := pem.Decode([]byte(peer))
+	if block == nil {
+		return nil, errors.New("it is no PEM")
+	}
+	pub, err := x509.ParsePKIXPublicKey(block.Bytes)
+	if err != nil {
+		return nil, err
+	}
+	their, ok := pub.(*ecdsa.PublicKey)
+	if !ok || their.Curve != k.pub.Curve {
+		return nil, fmt.Errorf("it is no key of the curve %s", k.pub.Curve.Params().Name)
+	}
+	point, err := their.ECDH()
+	if err != nil {
+		return nil, err
+	}
+	own, err := k.priv.ECDH()
+	if err != nil {
+		return nil, err
+	}
+	return own.ECDH(point)
 }
 
 // ecDigest is what ECDSA signs. The algorithm of a digest that is brought

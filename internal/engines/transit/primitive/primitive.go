@@ -3,7 +3,7 @@
 //
 // A key type is a Spec. Generate draws the material of one version, Load makes
 // a Key of stored material; what a Key can do are the small interfaces that it
-// has: Cipher, Signer, MAC, KEM. Nothing here knows of versions, prefixes such
+// has: Cipher, Signer, MAC, KEM, Agreer. Nothing here knows of versions, prefixes such
 // as "vault:v1:", or JSON. All algorithms are those of the standard library or
 // of the libraries named at their files; none is ours.
 package primitive
@@ -142,6 +142,12 @@ type MAC interface {
 type KEM interface {
 	Encapsulate() (shared, ciphertext []byte)
 	Decapsulate(ciphertext []byte) (shared []byte, err error)
+}
+
+// Agreer is a key that computes a secret with the holder of another, of which
+// it sees the public half (PEM) alone.
+type Agreer interface {
+	Agree(peer string) (shared []byte, err error)
 }
 
 // Errors that callers tell apart. Their texts are for clients.

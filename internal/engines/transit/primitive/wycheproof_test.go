@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"encoding/json"
+	"encoding/pem"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -59,6 +60,8 @@ type vector struct {
 	Key, IV, AAD, Msg, CT, Tag    octets
 	Sig, IKM, Salt, Info, OKM     octets
 	Label, Ctx, Seed, EK, C, K, M octets
+	Public, Private               string
+	Shared                        octets
 	Size                          int
 }
 
@@ -335,6 +338,30 @@ func TestWycheproofMLKEM(t *testing.T) {
 			t.Errorf("%d %s: Decapsulate gives the secret of an ill ciphertext", v.TcID, v.Comment)
 		}
 	})
+}
+
+func TestWycheproofECDH(t *testing.T) {
+	for file, typ := range map[string]primitive.Type{
+		"ecdh_secp256r1_pem": primitive.ECDSAP256, "ecdh_secp384r1_pem": primitive.ECDSAP384, "ecdh_secp521r1_pem": primitive.ECDSAP521,
+	} {
+		each(t, file, func(t *testing.T, _ *vectorGroup, v *vector, valid bool) {
+			private, _ := pem.Decode([]byte(v.Private))
+			if private == nil {
+				t.Fatalf("%d: the private key is no PEM", v.TcID)
+			}
+			m, err := primitive.Imported(primitive.Spec{Type: typ}, private.Bytes)
+			if err != nil {
+				t.Fatalf("%d %s: %v", v.TcID, v.Comment, err)
+			}
+			got, err := load(t, primitive.Spec{Type: typ}, m).(primitive.Agreer).Agree(v.Public)
+			if valid && (err != nil || !bytes.Equal(got, v.Shared)) {
+				t.Errorf("%d %s: Agree = %x, %v, want %x", v.TcID, v.Comment, got, err, v.Shared)
+			}
+			if !valid && err == nil {
+				t.Errorf("%d %s: Agree took an ill public key", v.TcID, v.Comment)
+			}
+		})
+	}
 }
 
 // TestDerive holds key derivation to HKDF's vectors where these fit: no salt,
