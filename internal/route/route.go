@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"reflect"
 	"slices"
+	"sync"
 
 	"github.com/leasehold/leasehold/internal/errs"
 	"github.com/leasehold/leasehold/internal/lease"
@@ -365,8 +366,10 @@ func newEndpoint[In any](op wire.Op, pattern string, class Class) *Endpoint {
 // decoderOf compiles how an In is filled.
 func decoderOf[In any]() func(req *Request) (In, []string, error) {
 	d := wire.NewDecoder[In]()
+	// Handlers get their In by value: what it is decoded into is used again.
+	rooms := sync.Pool{New: func() any { return new(In) }}
 	return func(req *Request) (In, []string, error) {
-		var in In
+		room := rooms.Get().(*In)
 		src := wire.Source{Params: req.params.list(), Checked: true}
 		switch req.Op {
 		case wire.OpRead, wire.OpList:
@@ -376,7 +379,10 @@ func decoderOf[In any]() func(req *Request) (In, []string, error) {
 		default:
 			src.Body = req.Body
 		}
-		warnings, err := d.Decode(&in, src)
+		warnings, err := d.Decode(room, src)
+		in := *room
+		*room = *new(In) // it may have held secrets
+		rooms.Put(room)
 		return in, warnings, err
 	}
 }
