@@ -20,9 +20,12 @@
 //
 // The best of two is the one whose first wildcard comes later; then the one
 // that does not end in *; then the one with fewer +; then the longer; then the
-// one that sorts later. We differ in one point: where step 3 finds a rule and
-// the rule that step 4 would find denies, the answer is no. Somebody wrote
-// that denial for just this directory.
+// one that sorts later. We differ in two points, and only ever to say no. Where
+// step 3 finds a rule and the rule that step 4 would find denies, the answer is
+// no: somebody wrote that denial for just this directory. And where another
+// operation than LIST comes to step 4 with a slash at the end of its path, the
+// rule for the path without that slash, if there is one, has to agree: to many
+// endpoints both are one path, and nobody gets out of a rule by a slash.
 //
 // A rule whose path has templates ({{identity.entity.id}}) is parsed with the
 // others and left out of the Set's tables; Bind puts in the values of one

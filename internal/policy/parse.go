@@ -39,6 +39,7 @@ type grant struct {
 	minWrap time.Duration // 0: no bound
 	maxWrap time.Duration
 	params  *constraints // nil: any parameters
+	also    *grant       // has to agree; nil in what rules say
 }
 
 // join merges the grants of two rules for the same path. A denial is all that
@@ -56,6 +57,23 @@ func (g grant) join(h grant) grant {
 		params:  g.params.join(h.params),
 	}
 }
+
+// and is what is left of the grant where another rule has to agree; nil is none.
+// The conditions of both hold.
+func (g *grant) and(e *entry) *grant {
+	if e == nil || &e.grant == g {
+		return g
+	}
+	both := *g
+	both.caps, both.also = g.caps&e.grant.caps, &e.grant
+	if (g.caps|e.grant.caps)&Deny != 0 {
+		both.caps = Deny
+	}
+	return &both
+}
+
+// judged reports whether somebody has something to say about parameters.
+func (g *grant) judged() bool { return g.params != nil || g.also != nil && g.also.judged() }
 
 func lesser(a, b time.Duration) time.Duration {
 	if a == 0 || b == 0 {

@@ -129,6 +129,49 @@ func TestListLooksWithoutTheSlashFirst(t *testing.T) {
 	}
 }
 
+// TestNobodyGetsOutOfARuleByASlash: to many endpoints a path with a slash at its
+// end is the one without.
+func TestNobodyGetsOutOfARuleByASlash(t *testing.T) {
+	const all = `path "m/*" { capabilities = ["read", "update", "delete", "list", "sudo"] }`
+	for _, c := range []struct {
+		name, text, path string
+		op               wire.Op
+		want             bool
+	}{
+		{"a denial of the exact path", all + `path "m/x" { capabilities = ["deny"] }`, "m/x/", wire.OpDelete, false},
+		{"a narrower rule for the exact path", all + `path "m/x" { capabilities = ["read"] }`, "m/x/", wire.OpDelete, false},
+		{"what the narrower rule has", all + `path "m/x" { capabilities = ["read"] }`, "m/x/", wire.OpRead, true},
+		{"a denial with wildcards", all + `path "m/+" { capabilities = ["deny"] } path "m/x/*" { capabilities = ["delete"] }`, "m/x/", wire.OpDelete, false},
+		{"another path's denial", all + `path "m/y" { capabilities = ["deny"] }`, "m/x/", wire.OpDelete, true},
+		{"no rule for the path without it", `path "m/x/*" { capabilities = ["delete"] }`, "m/x/", wire.OpDelete, true},
+		{"a wider rule for the exact path gives nothing", `path "m/*" { capabilities = ["read"] } path "m/x" { capabilities = ["delete"] }`, "m/x/", wire.OpDelete, false},
+		{"nor alone", `path "m/x" { capabilities = ["delete"] }`, "m/x/", wire.OpDelete, false},
+		{"a rule that names the slash", all + `path "m/x" { capabilities = ["deny"] } path "m/x/" { capabilities = ["delete"] }`, "m/x/", wire.OpDelete, true},
+		{"a LIST goes by its own order", all + `path "m/x" { capabilities = ["list"] }`, "m/x/", wire.OpList, true},
+		{"a template's denial", all + `path "m/{{identity.entity.name}}" { capabilities = ["deny"] }`, "m/zoe/", wire.OpDelete, false},
+	} {
+		s := set(t, c.text).Bind(entity{{Field: policy.Name}: "zoe"})
+		d := s.Allow(c.path, c.op)
+		if d.Allowed != c.want {
+			t.Errorf("%s: Allow(%q, %v).Allowed = %v, want %v", c.name, c.path, c.op, d.Allowed, c.want)
+		}
+		if got := slices.Contains(s.Capabilities(c.path), c.op.String()); got != c.want {
+			t.Errorf("%s: Capabilities(%q) = %v, which of %v is %v, want %v", c.name, c.path, s.Capabilities(c.path), c.op, got, c.want)
+		}
+	}
+
+	s := set(t, all+`path "m/x" { capabilities = ["read"] denied_parameters = { "v" = ["1"] } min_wrapping_ttl = "1m" max_wrapping_ttl = "2m" }`)
+	d := s.Allow("m/x/", wire.OpRead)
+	if !d.Allowed || d.Sudo() || d.AllowsWrap(0) || d.AllowsWrap(time.Hour) || !d.AllowsWrap(time.Minute) || !d.NeedsParams() ||
+		d.CheckParams(body(t, `{"v":1}`).All()) || !d.CheckParams(body(t, `{"v":2}`).All()) {
+		t.Errorf("Decision by two rules = %+v, want the conditions of both", d)
+	}
+	s = set(t, `path "m/x" { capabilities = ["read"] } path "m/*" { capabilities = ["read"] required_parameters = ["v"] }`)
+	if d := s.Allow("m/x/", wire.OpRead); !d.NeedsParams() || d.CheckParams(body(t, `{}`).All()) || !d.CheckParams(body(t, `{"v":2}`).All()) {
+		t.Errorf("Decision by two rules = %+v, want the parameters of the rule with wildcards", d)
+	}
+}
+
 func TestJoinedPolicies(t *testing.T) {
 	const read, update, deny = `path "a" { capabilities = ["read"] }`, `path "a" { capabilities = ["update"] }`, `path "a" { capabilities = ["deny"] }`
 	for _, c := range []struct {

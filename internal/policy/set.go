@@ -97,17 +97,19 @@ func (d Decision) Sudo() bool { return d.root || d.Caps&(Sudo|Deny) == Sudo }
 // AllowsWrap reports whether the answer may be given with this wrapping TTL;
 // 0 is an answer that is not wrapped.
 func (d Decision) AllowsWrap(ttl time.Duration) bool {
-	if d.grant == nil {
-		return d.Allowed
-	}
-	low, high := d.grant.minWrap, d.grant.maxWrap
-	switch {
-	case low == 0 && high == 0:
-		return d.Allowed
-	case ttl == 0 || ttl < low || high != 0 && ttl > high:
-		return false
+	for g := d.grant; g != nil; g = g.also {
+		if !g.allowsWrap(ttl) {
+			return false
+		}
 	}
 	return d.Allowed
+}
+
+func (g *grant) allowsWrap(ttl time.Duration) bool {
+	if g.minWrap == 0 && g.maxWrap == 0 {
+		return true
+	}
+	return ttl != 0 && ttl >= g.minWrap && (g.maxWrap == 0 || ttl <= g.maxWrap)
 }
 
 // NeedsParams reports whether CheckParams would look at the parameters, so
@@ -121,7 +123,12 @@ func (d Decision) CheckParams(params iter.Seq2[string, wire.Value]) bool {
 	if !d.params {
 		return d.Allowed
 	}
-	return d.Allowed && d.grant.params.check(params)
+	for g := d.grant; g != nil; g = g.also {
+		if g.params != nil && !g.params.check(params) {
+			return false
+		}
+	}
+	return d.Allowed
 }
 
 // Allow decides on one operation. The path is the canonical one, mount
@@ -139,25 +146,33 @@ func (s *Set) Allow(path string, op wire.Op) Decision {
 		return Decision{}
 	}
 	g := &e.grant
+	if op != wire.OpList && strings.HasSuffix(path, "/") && !e.pattern.exact() {
+		g = g.and(s.find(path[:len(path)-1], false))
+	}
 	allowed := g.caps&Deny == 0 && g.caps&needed(op) != 0
 	return Decision{
 		Allowed: allowed,
 		Caps:    g.caps,
-		params:  allowed && g.params != nil && judgesParams(op),
+		params:  allowed && g.judged() && judgesParams(op),
 		grant:   g,
 	}
 }
 
 // Capabilities are what the API answers for a path: sorted names, "root" or
-// "deny" alone. A path that ends in a slash is looked up as a LIST does.
+// "deny" alone. Where a path ends in a slash, list is there if a LIST is
+// allowed, and the others if what they are for is.
 func (s *Set) Capabilities(path string) []string {
 	if s.root {
 		return []string{"root"}
 	}
-	if e := s.find(path, true); e != nil {
-		return e.grant.caps.Names()
+	caps := s.Allow(path, wire.OpRead).Caps
+	if strings.HasSuffix(path, "/") {
+		caps &^= List | Deny
+		if l := s.Allow(path, wire.OpList); l.Allowed {
+			caps |= l.Caps & (List | Sudo)
+		}
 	}
-	return Caps(0).Names()
+	return caps.Names()
 }
 
 // Reaches reports whether something is granted on the path of a mount or

@@ -96,6 +96,27 @@ func TestNoPermissionComesFirst(t *testing.T) {
 	}
 }
 
+// TestDeniedMountWithASlash: a mount has one path, with a slash at its end or
+// without, and who is kept from it is told so by sys/capabilities, too.
+func TestDeniedMountWithASlash(t *testing.T) {
+	l := startLocal(t, "")
+	l.must("POST", "sys/mounts/x", `{"type": "kv"}`)
+	l.must("POST", "sys/mounts/y", `{"type": "kv"}`)
+	l.must("POST", "sys/policies/acl/mounter", object(map[string]any{"policy": `
+		path "sys/mounts/*" { capabilities = ["read", "update", "delete"] }
+		path "sys/mounts/x" { capabilities = ["deny"] }`}))
+	tok := l.must("POST", "auth/token/create", `{"policies": ["default", "mounter"], "ttl": "1h"}`).Auth.Token
+	for path, want := range map[string]int{"sys/mounts/x": 403, "sys/mounts/x/": 403, "sys/mounts/y/": 204} {
+		if status, body := l.ask("DELETE", path, tok, ""); status != want {
+			t.Errorf("DELETE %s = %d %s, want %d", path, status, body, want)
+		}
+		status, body := l.ask("POST", "sys/capabilities-self", tok, object(map[string]any{"paths": path}))
+		if status != 200 || strings.Contains(body, "delete") != (want == 204) {
+			t.Errorf("capabilities on %s = %d %s", path, status, body)
+		}
+	}
+}
+
 // TestPolicyNamesInOtherLetters: a policy is kept by its name in small letters,
 // and whoever is kept from it is kept from it however the name is written.
 func TestPolicyNamesInOtherLetters(t *testing.T) {
