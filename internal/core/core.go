@@ -68,6 +68,7 @@ type Core struct {
 	log *slog.Logger
 
 	open_    atomic.Pointer[unsealed]
+	wasOpen  atomic.Bool // is open, or was
 	stopping atomic.Bool // for good
 
 	// stateMu serialises init, unsealing and sealing.

@@ -27,7 +27,7 @@ const sealGrace = 10 * time.Second
 
 // SealStatus is what sys/seal-status and health report.
 type SealStatus struct {
-	Type        string // "shamir", "static"
+	Type        string // "shamir", "static", "transit": what opens the server as it is configured
 	Initialized bool
 	Sealed      bool
 	Shares      int
@@ -47,7 +47,7 @@ func (c *Core) SealStatus(ctx context.Context) (SealStatus, error) {
 		return st, err
 	}
 	st.Initialized = true
-	st.Type, st.Shares, st.Threshold = conf.Type(), conf.Shares, conf.Threshold
+	st.Type, st.Shares, st.Threshold = conf.Type(c.cfg.Seal.Wrappers...), conf.Shares, conf.Threshold
 	if st.Sealed {
 		st.Progress, st.Nonce = c.seal.unseal.Progress()
 	}
@@ -182,11 +182,13 @@ func (c *Core) refreshSlots(ctx context.Context, conf *seal.Config, root []byte)
 }
 
 // AutoUnseal opens the server with a key of its own, where it has one and the
-// store is initialised. opened is false when people's shares are needed.
+// store is initialised. opened is false when people's shares are needed. A
+// server that was open before stays as it is, and opened is true: whoever
+// sealed it meant that, also if its key was being waited for.
 func (c *Core) AutoUnseal(ctx context.Context) (opened bool, err error) {
 	conf, err := seal.Load(ctx, c.cfg.Store)
-	if err != nil || conf == nil || c.open_.Load() != nil {
-		return c.open_.Load() != nil, err
+	if err != nil || conf == nil || c.wasOpen.Load() {
+		return c.wasOpen.Load(), err
 	}
 	root, err := c.rootKey(ctx, conf)
 	if err != nil || root == nil {
@@ -215,11 +217,11 @@ func (c *Core) rootKey(ctx context.Context, conf *seal.Config) ([]byte, error) {
 	return nil, errors.Join(failed...)
 }
 
-// openBy opens the server if nobody else has.
+// openBy opens the server if nobody else has, yet.
 func (c *Core) openBy(ctx context.Context, root []byte) error {
 	c.stateMu.Lock()
 	defer c.stateMu.Unlock()
-	if c.open_.Load() != nil {
+	if c.wasOpen.Load() {
 		return nil
 	}
 	return c.makeOpen(ctx, root)

@@ -23,6 +23,9 @@ import (
 // opens it for requests. Nothing is loaded but the mount table, the audit
 // devices and one entry per lane: its cost does not grow with the leases.
 func (c *Core) makeOpen(ctx context.Context, root []byte) (err error) {
+	if c.stopping.Load() {
+		return errStopping // the store is being closed
+	}
 	b, err := barrier.Open(ctx, c.cfg.Store, root, c.cfg.Now)
 	if err != nil {
 		return err
@@ -103,6 +106,8 @@ func (c *Core) makeOpen(ctx context.Context, root []byte) (err error) {
 	u.background(func() { u.keepTime(uctx) })
 	u.background(func() { u.sweep(uctx) })
 	c.open_.Store(u)
+	c.wasOpen.Store(true)
+	c.seal.unseal.Reset() // shares that were given before the seal's key came
 	c.minders.Go(func() { c.mind(u, <-watched) })
 	c.log.Info("unsealed", "epoch", u.origin.Epoch)
 	return nil

@@ -184,12 +184,13 @@ func (c *Config) Replace(tx storage.Tx) (replaced bool, err error) {
 	return true, c.Put(tx)
 }
 
-// Type is the kind of the slot that opens the store: Shamir unless there is
-// another.
-func (c *Config) Type() string {
-	for _, s := range c.Slots {
-		if s.Kind != Shamir {
-			return s.Kind
+// Type is the kind of the first of these wrappers that has a slot, and so opens
+// the store; Shamir if none has. A slot of a key that the server is not given
+// any more, because its configuration names another seal now, opens nothing.
+func (c *Config) Type(wrappers ...Wrapper) string {
+	for _, w := range wrappers {
+		if c.slot(w.Kind()) != nil {
+			return w.Kind()
 		}
 	}
 	return Shamir

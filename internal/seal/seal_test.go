@@ -195,8 +195,8 @@ func TestStored(t *testing.T) {
 	if err != nil {
 		t.Fatalf("Load: %v", err)
 	}
-	if c.Type() != "static" || c.Params() != (seal.Params{Shares: 3, Threshold: 2}) {
-		t.Errorf("Type = %s, Params = %v after Load", c.Type(), c.Params())
+	if c.Type(w) != "static" || c.Params() != (seal.Params{Shares: 3, Threshold: 2}) {
+		t.Errorf("Type = %s, Params = %v after Load", c.Type(w), c.Params())
 	}
 	if got, err := c.Open(ctx, w); err != nil || !bytes.Equal(got, root) {
 		t.Errorf("Open = %x, %v, want the root key", got, err)
@@ -219,10 +219,10 @@ func TestStored(t *testing.T) {
 
 func TestStaticKeys(t *testing.T) {
 	c, root, _ := fresh(t, 1, 1)
-	if c.Type() != seal.Shamir {
-		t.Errorf("Type = %s, want shamir", c.Type())
-	}
 	first := static(t, "first", 1)
+	if c.Type(first) != seal.Shamir {
+		t.Errorf("Type = %s, want shamir", c.Type(first))
+	}
 	if got, err := c.Open(ctx, first); got != nil || err != nil {
 		t.Errorf("Open without a slot = %x, %v, want nothing", got, err)
 	}
