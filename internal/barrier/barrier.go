@@ -45,6 +45,9 @@ var (
 	ErrUninitialized = errs.New(errs.Invalid, "Vault is not initialized")
 	// ErrWrongKey is returned when the root key does not open the keyring.
 	ErrWrongKey = errs.New(errs.Invalid, "the root key does not open the keyring; it belongs to another store, or the keyring is damaged")
+	// ErrUnsure is returned by Rekey when the store failed and cannot be asked
+	// which root key it has now: the old or the new one.
+	ErrUnsure = errors.New("barrier: it is not known whether the new root key was stored")
 )
 
 // Barrier is the encrypting Backend. Make one with Open.

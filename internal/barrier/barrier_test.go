@@ -14,6 +14,7 @@ import (
 
 	"github.com/leasehold/leasehold/internal/barrier"
 	"github.com/leasehold/leasehold/internal/storage"
+	"github.com/leasehold/leasehold/internal/storage/fault"
 	"github.com/leasehold/leasehold/internal/storage/mem"
 	"github.com/leasehold/leasehold/internal/storage/storagetest"
 )
@@ -330,6 +331,46 @@ func TestRekey(t *testing.T) {
 	}
 	if got, err := get(open(t, under, root2), "a"); got != "1" || err != nil {
 		t.Errorf("Get under the new root key = %q, %v, want 1", got, err)
+	}
+}
+
+// TestRekeyOfAFailingStore: Rekey fails when the store has the old root key,
+// succeeds when it has the new one, whatever the store said, and says so when
+// neither is known. It can be tried again.
+func TestRekeyOfAFailingStore(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		plan  fault.Plan
+		first error // of Rekey; nil: it has succeeded
+	}{
+		{"reading afterwards", fault.On(fault.View, 1), nil},
+		{"writing", fault.On(fault.Commit, 1), fault.ErrInjected},
+		{"the answer", fault.On(fault.Answer, 1), nil},
+		{"the answer, and all after it", fault.If(func(c fault.Call) bool { return c.Op == fault.Answer || c.Op == fault.View }), barrier.ErrUnsure},
+		{"writing, and all after it", fault.If(func(c fault.Call) bool { return c.Op == fault.Commit || c.Op == fault.View }), barrier.ErrUnsure},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			under := fault.Wrap(initialized(t))
+			b := open(t, under, root)
+			storagetest.Put(t, b, "a", "1")
+			under.Set(tt.plan)
+			if err := b.Rekey(ctx, root2, nil); !errors.Is(err, tt.first) {
+				t.Fatalf("Rekey = %v, want %v", err, tt.first)
+			}
+			under.Set(nil)
+			if tt.first != nil {
+				if err := b.Rekey(ctx, root2, nil); err != nil {
+					t.Fatalf("Rekey once more: %v", err)
+				}
+			}
+			if _, err := b.Rotate(ctx); err != nil {
+				t.Errorf("Rotate after Rekey: %v", err)
+			}
+			storagetest.Put(t, b, "a", "2")
+			if got, err := get(open(t, under, root2), "a"); got != "2" || err != nil {
+				t.Errorf("Get under the new root key = %q, %v, want 2", got, err)
+			}
+		})
 	}
 }
 

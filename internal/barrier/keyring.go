@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -78,6 +79,9 @@ func (r *keyring) newSubkey(t uint32) (*subkey, error) {
 }
 
 func (r *keyring) wipe() {
+	if r == nil {
+		return
+	}
 	for i := range r.Terms {
 		clear(r.Terms[i].Key)
 	}
@@ -170,13 +174,15 @@ func (b *Barrier) Rotate(ctx context.Context) (KeyStatus, error) {
 }
 
 // Rekey encrypts the keyring under another root key. with, if not nil, writes
-// in the same transaction how the new root key is wrapped.
+// in the same transaction how the new root key is wrapped. ErrUnsure says that
+// either key may be the one that opens the store from now on.
 func (b *Barrier) Rekey(ctx context.Context, root []byte, with func(storage.Tx) error) error {
 	return b.change(ctx, func(*keyring) {}, root, with)
 }
 
-// change changes the stored keyring, under a new root key if there is one,
-// and then takes over what is stored.
+// change changes the stored keyring, under a new root key if there is one, and
+// takes over what it stored. Nothing is read for that: whoever is told that a
+// change failed must be able to rely on it.
 func (b *Barrier) change(ctx context.Context, edit func(*keyring), root []byte, with func(storage.Tx) error) error {
 	old, err := b.rootKey()
 	if err != nil {
@@ -186,18 +192,18 @@ func (b *Barrier) change(ctx context.Context, edit func(*keyring), root []byte, 
 	if root == nil {
 		root = old
 	}
+	var stored *keyring
 	_, err = b.under.Update(ctx, func(tx storage.Tx) error {
 		row, err := tx.Get(keyringKey)
 		if err != nil {
 			return err
 		}
-		ring, err := decryptKeyring(row, old)
-		if err != nil {
+		stored.wipe() // of a run before
+		if stored, err = decryptKeyring(row, old); err != nil {
 			return err
 		}
-		defer ring.wipe()
-		edit(ring)
-		if row, err = ring.encrypt(root); err != nil {
+		edit(stored)
+		if row, err = stored.encrypt(root); err != nil {
 			return err
 		}
 		if err := tx.Put(keyringKey, row); err != nil || with == nil {
@@ -206,15 +212,34 @@ func (b *Barrier) change(ctx context.Context, edit func(*keyring), root []byte, 
 		return with(tx)
 	})
 	if err != nil {
-		return err
+		stored.wipe()
+		if bytes.Equal(old, root) {
+			return err
+		}
+		if stored, err = b.settle(ctx, root, err); err != nil {
+			return err
+		}
 	}
 	b.mu.Lock()
+	defer b.mu.Unlock()
 	if b.ring != nil && !bytes.Equal(old, root) {
 		b.root.Wipe()
 		b.root = copyOf(root)
 	}
-	b.mu.Unlock()
-	return b.Reload(ctx)
+	return b.takeLocked(stored)
+}
+
+// settle finds out whether a rekey counts whose Update has failed: the writes
+// of such a one may be durable all the same. It gives the keyring if they are.
+func (b *Barrier) settle(ctx context.Context, root []byte, failed error) (*keyring, error) {
+	ring, err := load(ctx, b.under, root)
+	switch {
+	case err == nil:
+		return ring, nil
+	case errors.Is(err, ErrWrongKey):
+		return nil, failed
+	}
+	return nil, fmt.Errorf("%w: %w", ErrUnsure, failed)
 }
 
 func (b *Barrier) rootKey() ([]byte, error) {
@@ -252,7 +277,12 @@ func (b *Barrier) Reload(ctx context.Context) error {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.ring == nil || ring.Active < b.ring.Active { // sealed, or overtaken by another Reload
+	return b.takeLocked(ring)
+}
+
+// takeLocked puts a keyring that is stored in place of the one in use.
+func (b *Barrier) takeLocked(ring *keyring) error {
+	if b.ring == nil || ring.Active < b.ring.Active { // sealed, or overtaken by another change
 		ring.wipe()
 		return nil
 	}

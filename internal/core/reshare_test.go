@@ -117,6 +117,33 @@ func TestReshareTriedAgain(t *testing.T) {
 	}
 }
 
+// TestReshareThatIsStored: once the new shares open the server, that the store
+// fails afterwards makes no failure of it.
+func TestReshareThatIsStored(t *testing.T) {
+	db := fault.Wrap(mem.New())
+	r := open(t, db)
+	made, commit, err := r.c.Reshare(t.Context(), r.keys[:2], 3, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.Set(fault.On(fault.Answer, 1))
+	if err := commit(t.Context()); err != nil {
+		t.Errorf("commit = %v, and the new shares count", err)
+	}
+	db.Set(nil)
+	if _, err := r.c.RotateKey(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := r.c.Seal(); err != nil {
+		t.Fatal(err)
+	}
+	r.keys = made
+	r.unseal()
+	if _, sealed, err := r.c.Health(t.Context()); err != nil || sealed {
+		t.Errorf("after the new shares the server is sealed: %v, %v", sealed, err)
+	}
+}
+
 // TestOldShares: after a rekey only the new shares open the server.
 func TestOldShares(t *testing.T) {
 	db := mem.New()

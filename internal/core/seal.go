@@ -273,7 +273,8 @@ func (c *Core) sealConfig(ctx context.Context) (*seal.Config, *unsealed, error) 
 }
 
 // Reshare wraps a new root key for n new shares, for those who hold enough of
-// the old ones. The old ones stay good until commit is called.
+// the old ones. The old ones stay good until commit is called, which may fail
+// with barrier.ErrUnsure.
 func (c *Core) Reshare(ctx context.Context, old [][]byte, n, threshold int) (made [][]byte, commit func(context.Context) error, err error) {
 	conf, u, err := c.sealConfig(ctx)
 	if err != nil {
