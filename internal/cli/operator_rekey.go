@@ -20,6 +20,7 @@ type rekeyStatus struct {
 	Complete             bool     `json:"complete,omitempty"`
 	Keys                 []string `json:"keys,omitempty"`
 	KeysB64              []string `json:"keys_base64,omitempty"`
+	Warnings             []string `json:"warnings,omitempty"`
 }
 
 type rekeyOptions struct {
@@ -140,6 +141,8 @@ func (c *call) printRekey(st *rekeyStatus, verifying bool) error {
 			}
 			c.printf("\nOperation nonce: %s\n\n", st.Nonce)
 			switch {
+			case len(st.Warnings) > 0: // it may be no success
+				c.warn(st.Warnings)
 			case verifying:
 				c.printf("%s\n", wrap("Success! From now on the new shares open the server; the old ones are worth nothing.", 78))
 			case st.VerificationRequired:

@@ -2,9 +2,12 @@ package server
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 
+	"github.com/leasehold/leasehold/internal/barrier"
 	"github.com/leasehold/leasehold/internal/core"
 	"github.com/leasehold/leasehold/internal/engine"
 	"github.com/leasehold/leasehold/internal/engines/sys"
@@ -163,7 +166,13 @@ func (s shares) Split(ctx context.Context, old []*secret.Bytes, n, threshold int
 	for i, b := range made {
 		out[i] = secret.NewBytes(b)
 	}
-	return out, commit, nil
+	return out, func(ctx context.Context) error {
+		err := commit(ctx)
+		if errors.Is(err, barrier.ErrUnsure) {
+			return fmt.Errorf("%w: %w", sys.ErrUnsure, err)
+		}
+		return err
+	}, nil
 }
 
 func (s shares) RootToken(ctx context.Context, given []*secret.Bytes) (secret.String, error) {

@@ -268,6 +268,7 @@ type stateBook struct {
 	given                         int
 	fence                         sys.Fence
 	committed                     int
+	commit                        func() error // called before the new shares count
 }
 
 func (s *stateBook) Health(context.Context) (sys.Health, error) {
@@ -315,7 +316,16 @@ func (s *stateBook) Split(_ context.Context, shares []*secret.Bytes, n, threshol
 	for i := range n {
 		next = append(next, secret.NewBytes([]byte("good new share "+string(rune('A'+i))+" of a root key")))
 	}
-	return next, func(context.Context) error { s.threshold = threshold; s.committed++; return nil }, nil
+	return next, func(context.Context) error {
+		if s.commit != nil {
+			if err := s.commit(); err != nil {
+				return err
+			}
+		}
+		s.threshold = threshold
+		s.committed++
+		return nil
+	}, nil
 }
 
 func (s *stateBook) RootToken(_ context.Context, shares []*secret.Bytes) (secret.String, error) {

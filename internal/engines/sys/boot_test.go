@@ -2,9 +2,12 @@ package sys_test
 
 import (
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
+	"github.com/leasehold/leasehold/internal/engine"
 	"github.com/leasehold/leasehold/internal/engines/sys"
 	"github.com/leasehold/leasehold/internal/errs"
 	"github.com/leasehold/leasehold/internal/wire"
@@ -211,4 +214,58 @@ func testRekey(t *testing.T, base, recovery string) {
 	r.state.recovery = true
 	r.refused(errs.Invalid, "opens itself", wire.OpRead, base+"init", "")
 	r.must(wire.OpRead, recovery+"init", "")
+}
+
+// TestSharesAreForgotten: what holders of shares gave for something that is not
+// done is gone with the sealing, and what is being done just then ends by
+// itself: it may wait for the sealing to end.
+func TestSharesAreForgotten(t *testing.T) {
+	r := newRig(t)
+	r.state.initialized, r.state.threshold = true, 2
+	give := func(path, nonce string, n int) {
+		r.must(wire.OpUpdate, path, fmt.Sprintf(`{"key":%q,"nonce":%q}`, share("good", n), nonce))
+	}
+	give("generate-root/update", r.must(wire.OpUpdate, "generate-root/attempt", "").data["nonce"].(string), 1)
+	nonce := r.must(wire.OpUpdate, "rekey/init", `{"secret_shares":3,"secret_threshold":2}`).data["nonce"].(string)
+	give("rekey/update", nonce, 1)
+	closed := make(chan error)
+	r.state.commit = func() error {
+		go func() { closed <- r.engine.(engine.Closer).Close() }()
+		return errors.Join(errShares, <-closed)
+	}
+	r.refused(errs.Invalid, "do not fit", wire.OpUpdate, "rekey/update", fmt.Sprintf(`{"key":%q,"nonce":%q}`, share("good", 2), nonce))
+	for _, path := range []string{"generate-root/attempt", "rekey/init"} {
+		if got := r.must(wire.OpRead, path, "").data; got["started"] != false || got["progress"] != 0.0 {
+			t.Errorf("after sealing %s is %v, want nothing begun", path, got)
+		}
+	}
+
+	r = newRig(t)
+	r.state.initialized, r.state.threshold = true, 1
+	nonce = r.must(wire.OpUpdate, "rekey/init", `{"secret_shares":3,"secret_threshold":2,"require_verification":true}`).data["nonce"].(string)
+	give("rekey/update", nonce, 1)
+	if err := r.engine.(engine.Closer).Close(); err != nil {
+		t.Fatal(err)
+	}
+	r.refused(errs.Invalid, "no rekey verification in progress", wire.OpRead, "rekey/verify", "")
+}
+
+// TestRekeyThatMayCount: when the store does not say whether the new shares
+// count they are shown, with what to do. When it says that they do not, they
+// are not.
+func TestRekeyThatMayCount(t *testing.T) {
+	for _, base := range []string{"rekey/", "rotate/root/"} {
+		r := newRig(t)
+		r.state.initialized, r.state.threshold = true, 1
+		nonce := r.must(wire.OpUpdate, base+"init", `{"secret_shares":3,"secret_threshold":2}`).data["nonce"].(string)
+		body := fmt.Sprintf(`{"key":%q,"nonce":%q}`, share("good", 1), nonce)
+		r.state.commit = func() error { return errs.New(errs.Unavailable, "the disk is full") }
+		r.refused(errs.Unavailable, "full", wire.OpUpdate, base+"update", body)
+		r.state.commit = func() error { return fmt.Errorf("%w: the disk is gone", sys.ErrUnsure) }
+		got := r.must(wire.OpUpdate, base+"update", body)
+		if len(got.data["keys"].([]any)) != 3 || len(got.warnings) != 1 || got.data["warnings"].([]any)[0] != got.warnings[0] ||
+			!strings.Contains(got.warnings[0], "keep the old ones and the new ones") {
+			t.Errorf("a rekey that may count answers %v, %q, want the shares and a warning", got.data, got.warnings)
+		}
+	}
 }

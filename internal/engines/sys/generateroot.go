@@ -57,7 +57,7 @@ func (e *Engine) rootStateLocked(ctx context.Context) (rootOut, error) {
 
 func (e *Engine) rootAttempt(ctx context.Context, _ *route.Request, _ route.None) (rootOut, error) {
 	e.generation.mu.Lock()
-	defer e.generation.mu.Unlock()
+	defer e.letGo(&e.generation.mu)
 	out, err := e.rootStateLocked(ctx)
 	out.OTPLength = otpLength
 	return out, err
@@ -78,7 +78,7 @@ func (e *Engine) beginRoot(ctx context.Context, _ *route.Request, in beginRootIn
 	}
 	a := &e.generation
 	a.mu.Lock()
-	defer a.mu.Unlock()
+	defer e.letGo(&a.mu)
 	if a.nonce != "" {
 		return rootOut{}, errs.New(errs.Invalid, "root generation already in progress")
 	}
@@ -99,7 +99,7 @@ func (e *Engine) beginRoot(ctx context.Context, _ *route.Request, in beginRootIn
 
 func (e *Engine) cancelRoot(context.Context, *route.Request, route.None) (route.None, error) {
 	e.generation.mu.Lock()
-	defer e.generation.mu.Unlock()
+	defer e.letGo(&e.generation.mu)
 	e.generation.stopLocked()
 	return route.None{}, nil
 }
@@ -107,7 +107,7 @@ func (e *Engine) cancelRoot(context.Context, *route.Request, route.None) (route.
 func (e *Engine) updateRoot(ctx context.Context, _ *route.Request, in shareIn) (rootOut, error) {
 	a := &e.generation
 	a.mu.Lock()
-	defer a.mu.Unlock()
+	defer e.letGo(&a.mu)
 	share, err := in.share(a.nonce, "root generation")
 	if err != nil {
 		return rootOut{}, err

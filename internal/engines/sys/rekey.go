@@ -2,6 +2,7 @@ package sys
 
 import (
 	"context"
+	"errors"
 
 	"github.com/leasehold/leasehold/internal/errs"
 	"github.com/leasehold/leasehold/internal/route"
@@ -122,7 +123,7 @@ func (k rekeyer) status(ctx context.Context, _ *route.Request, _ route.None) (re
 	}
 	r := &k.e.rekeying
 	r.mu.Lock()
-	defer r.mu.Unlock()
+	defer k.e.letGo(&r.mu)
 	return r.stateLocked(required), nil
 }
 
@@ -148,7 +149,7 @@ func (k rekeyer) begin(ctx context.Context, _ *route.Request, in rekeyIn) (rekey
 	}
 	r := &k.e.rekeying
 	r.mu.Lock()
-	defer r.mu.Unlock()
+	defer k.e.letGo(&r.mu)
 	if r.nonce != "" {
 		return rekeyOut{}, errs.New(errs.Invalid, "rekey already in progress")
 	}
@@ -164,7 +165,7 @@ type cancelIn struct {
 func (k rekeyer) cancel(_ context.Context, _ *route.Request, in cancelIn) (route.None, error) {
 	r := &k.e.rekeying
 	r.mu.Lock()
-	defer r.mu.Unlock()
+	defer k.e.letGo(&r.mu)
 	if in.Nonce != "" && r.nonce != "" && in.Nonce != r.nonce {
 		return route.None{}, errs.New(errs.Invalid, "incorrect nonce supplied; nonce for this rekey operation is %q", r.nonce)
 	}
@@ -182,16 +183,17 @@ type rekeyedOut struct {
 	Backup             bool            `json:"backup"`
 	VerificationNeeded bool            `json:"verification_required"`
 	VerificationNonce  string          `json:"verification_nonce,omitempty"`
+	Warnings           []string        `json:"warnings,omitempty"` // here, too: Vault's paths have no envelope
 }
 
-func (k rekeyer) update(ctx context.Context, _ *route.Request, in shareIn) (wire.Data, error) {
+func (k rekeyer) update(ctx context.Context, req *route.Request, in shareIn) (wire.Data, error) {
 	required, err := k.check(ctx)
 	if err != nil {
 		return nil, err
 	}
 	r := &k.e.rekeying
 	r.mu.Lock()
-	defer r.mu.Unlock()
+	defer k.e.letGo(&r.mu)
 	share, err := in.share(r.nonce, "rekey")
 	if err != nil {
 		return nil, err
@@ -214,8 +216,14 @@ func (k rekeyer) update(ctx context.Context, _ *route.Request, in shareIn) (wire
 		r.verifying.nonce = newUUID(k.e.cfg.Rand)
 		out.VerificationNonce = r.verifying.nonce
 	} else {
-		if err := commit(ctx); err != nil {
+		err := commit(ctx)
+		if err != nil && !errors.Is(err, ErrUnsure) {
 			return nil, err
+		}
+		if err != nil { // who has no share that opens the store has lost it
+			k.e.log.Error("the new shares were shown, and may not count", "error", err)
+			out.Warnings = []string{errs.Message(ErrUnsure)}
+			req.Warn("%s", out.Warnings[0])
 		}
 		r.stopAllLocked()
 	}
@@ -253,14 +261,14 @@ func (r *rekey) verificationLocked() (verifyOut, error) {
 func (k rekeyer) verification(ctx context.Context, _ *route.Request, _ route.None) (verifyOut, error) {
 	r := &k.e.rekeying
 	r.mu.Lock()
-	defer r.mu.Unlock()
+	defer k.e.letGo(&r.mu)
 	return r.verificationLocked()
 }
 
 func (k rekeyer) restart(context.Context, *route.Request, route.None) (verifyOut, error) {
 	r := &k.e.rekeying
 	r.mu.Lock()
-	defer r.mu.Unlock()
+	defer k.e.letGo(&r.mu)
 	if r.commit != nil {
 		r.verifying.stopLocked()
 		r.verifying.nonce = newUUID(k.e.cfg.Rand)
@@ -273,7 +281,7 @@ func (k rekeyer) restart(context.Context, *route.Request, route.None) (verifyOut
 func (k rekeyer) verifyShare(ctx context.Context, _ *route.Request, in shareIn) (verifyOut, error) {
 	r := &k.e.rekeying
 	r.mu.Lock()
-	defer r.mu.Unlock()
+	defer k.e.letGo(&r.mu)
 	if _, err := r.verificationLocked(); err != nil {
 		return verifyOut{}, err
 	}

@@ -28,6 +28,7 @@ type rig struct {
 	table  *route.Table
 	boot   *route.Table
 	store  storage.Backend
+	engine engine.Engine
 	mounts *mountBook
 	leases *leaseBook
 	state  *stateBook
@@ -79,6 +80,7 @@ func newRig(t testing.TB, change ...func(*sys.Config)) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = e.(engine.Closer).Close() })
+	r.engine = e
 	e.Routes(r.table)
 	if err := e.(engine.Starter).Start(t.Context()); err != nil {
 		t.Fatal(err)

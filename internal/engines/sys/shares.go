@@ -19,11 +19,17 @@ type Shares interface {
 	Required(ctx context.Context) (int, error)
 	// Split makes n new shares, threshold of which will do, of the key that
 	// the given shares hold. The old ones stay good until commit is called.
-	// Shares that do not fit together are errs.Invalid.
+	// Shares that do not fit together are errs.Invalid. After another error of
+	// commit than ErrUnsure nothing has changed.
 	Split(ctx context.Context, shares []*secret.Bytes, n, threshold int) (next []*secret.Bytes, commit func(context.Context) error, err error)
 	// RootToken makes a root token for those who hold enough shares.
 	RootToken(ctx context.Context, shares []*secret.Bytes) (secret.String, error)
 }
+
+// ErrUnsure is what commit fails with when the store has failed and does not
+// say which shares it goes by now.
+var ErrUnsure = errs.New(errs.Unavailable, "the store failed and does not say whether the new shares count: keep the old ones and the new ones, "+
+	"see to the store (the server's log has the cause), restart the server and unseal it with the new shares; if they do not open it, the old ones do")
 
 // attempt gathers shares for something that several people do together. It
 // lives in memory alone: a restart calls it off.
@@ -41,6 +47,29 @@ func (a *attempt) stopLocked() {
 	}
 	clear(a.otp)
 	a.nonce, a.shares, a.otp = "", nil, nil
+}
+
+// letGo unlocks an attempt for the next request. After sealing there is none:
+// what was collected is wiped.
+func (e *Engine) letGo(mu *sync.Mutex) {
+	mu.Unlock()
+	if e.ctx.Err() != nil {
+		e.forgetShares()
+	}
+}
+
+// forgetShares wipes what holders of shares have given for what is not done.
+// An attempt that a request is busy with is left to that one's letGo: it may
+// wait for another server's key, or for the sealing that this is part of.
+func (e *Engine) forgetShares() {
+	if e.generation.mu.TryLock() {
+		e.generation.stopLocked()
+		e.generation.mu.Unlock()
+	}
+	if e.rekeying.mu.TryLock() {
+		e.rekeying.stopAllLocked()
+		e.rekeying.mu.Unlock()
+	}
 }
 
 // addLocked takes a share, one that was given before only once, and reports

@@ -140,9 +140,11 @@ func (e *Engine) Start(ctx context.Context) error {
 	return e.noteVersion(ctx)
 }
 
-// Close ends background work and waits for it.
+// Close ends background work and waits for it, and forgets the shares that
+// were given for what is not done.
 func (e *Engine) Close() error {
 	e.cancel()
+	e.forgetShares()
 	e.wg.Wait()
 	return nil
 }
