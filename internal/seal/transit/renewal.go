@@ -3,14 +3,16 @@ package transit
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/leasehold/leasehold/api"
+	"github.com/leasehold/leasehold/internal/secret"
 )
 
 const (
-	// After a failure the token is looked at again this soon: somebody may have
-	// put another one in place.
+	// Whether somebody has put another token in place is looked at this often,
+	// also after a failure.
 	lookAgain = time.Minute
 	// A token that needs no renewal is looked at this often.
 	lookNow = 15 * time.Minute
@@ -24,6 +26,9 @@ func (s *Seal) Run(ctx context.Context) {
 		err := s.keepAlive(ctx)
 		if ctx.Err() != nil {
 			return
+		}
+		if errors.Is(err, errReplaced) {
+			continue
 		}
 		wait := lookNow
 		if err != nil {
@@ -44,8 +49,11 @@ func (s *Seal) Run(ctx context.Context) {
 // errEnds is a token whose end cannot be moved.
 var errEnds = errors.New("it is not renewable: give the seal a periodic token (leasehold token create -orphan -period=24h)")
 
-// keepAlive renews the token until that fails. It returns nil for one that
-// needs no renewal.
+// errReplaced is a token that is kept alive no more, since there is another.
+var errReplaced = errors.New("another token has been put in place")
+
+// keepAlive renews the token until that fails or another is in its place. It
+// returns nil for one that needs no renewal.
 func (s *Seal) keepAlive(ctx context.Context) error {
 	token, err := s.cfg.Token()
 	if err != nil {
@@ -76,5 +84,31 @@ func (s *Seal) keepAlive(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return r.Run(ctx)
+	ctx, end := context.WithCancelCause(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer end(nil)
+	wg.Go(func() { s.awaitAnother(ctx, token, end) })
+	if err := r.Run(ctx); ctx.Err() == nil {
+		return err
+	}
+	return context.Cause(ctx)
+}
+
+// awaitAnother ends the renewing of a token once there is another: a file's new
+// one lives by being renewed, too. A file that is being written is left alone.
+func (s *Seal) awaitAnother(ctx context.Context, token secret.String, end context.CancelCauseFunc) {
+	tick := time.NewTicker(lookAgain)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		if now, err := s.cfg.Token(); err == nil && !now.IsZero() && !now.Equal(token) {
+			end(errReplaced)
+			return
+		}
+	}
 }

@@ -336,3 +336,49 @@ func TestTokenIsRenewed(t *testing.T) {
 		}
 	})
 }
+
+// TestNewTokenIsRenewed although the old one, which it has replaced in the
+// file, is alive, too.
+func TestNewTokenIsRenewed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const period = time.Hour
+		var mu sync.Mutex
+		now, ends := "hvs.old", map[string]time.Time{"hvs.old": time.Now().Add(period), "hvs.new": time.Now().Add(6 * time.Hour)}
+		replaced := time.AfterFunc(5*time.Hour+30*time.Minute, func() {
+			mu.Lock()
+			defer mu.Unlock()
+			now = "hvs.new"
+		})
+		defer replaced.Stop()
+		s, err := transit.New(transit.Config{
+			Client: api.Config{Address: "http://other", HTTPClient: &http.Client{Transport: other(func(r *http.Request) (int, any) {
+				mu.Lock()
+				defer mu.Unlock()
+				token := r.Header.Get("X-Vault-Token")
+				switch {
+				case time.Now().After(ends[token]):
+					return 403, fields{"errors": []string{"permission denied"}}
+				case r.URL.Path == "/v1/auth/token/lookup-self":
+					return 200, fields{"request_id": "1", "data": fields{"ttl": 3600, "renewable": true}}
+				}
+				ends[token] = time.Now().Add(period)
+				return 200, fields{"request_id": "1", "auth": fields{"client_token": token, "lease_duration": 3600, "renewable": true}}
+			})}},
+			Key: "k",
+			Token: func() (secret.String, error) {
+				mu.Lock()
+				defer mu.Unlock()
+				return secret.New(now), nil
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 24*time.Hour)
+		defer cancel()
+		s.Run(ctx)
+		if left := time.Until(ends["hvs.new"]); left <= 0 {
+			t.Errorf("the new token has ended %s ago", -left)
+		}
+	})
+}
