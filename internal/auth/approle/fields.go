@@ -173,6 +173,7 @@ func (e *Engine) tokenFieldRoutes(t *route.Table) {
 			older(&c.Period, in.Old, &r.OldPeriod)
 			return r.setToken("token_period", c.Period.Set, c)
 		},
+		check: (*roleRow).checkPeriod,
 		clear: func(r *roleRow) { r.Token.Period = 0 },
 	}.declare(e, t)
 	fields[tokenCIDRsOut, tokenCIDRsIn]{
@@ -213,8 +214,9 @@ func (e *Engine) tokenFieldRoutes(t *route.Table) {
 type fields[Out any, In interface{ name() string }] struct {
 	path, what string
 	read       func(r *role) Out
-	write      func(r *roleRow, in In) error // nil: it cannot be written
-	clear      func(r *roleRow)              // nil: it cannot be put back to its default
+	write      func(r *roleRow, in In) error             // nil: it cannot be written
+	check      func(r *roleRow, m route.MountInfo) error // of what was written; nil: the mount does not matter
+	clear      func(r *roleRow)                          // nil: it cannot be put back to its default
 }
 
 func (f fields[Out, In]) declare(e *Engine, t *route.Table) {
@@ -227,8 +229,13 @@ func (f fields[Out, In]) declare(e *Engine, t *route.Table) {
 		return out, err
 	}, route.Doc("Read "+f.what+"."))
 	if f.write != nil {
-		route.Write(t, pattern, func(ctx context.Context, _ *route.Request, in In) (route.None, error) {
-			return route.None{}, e.change(ctx, in.name(), false, func(r *roleRow, _ bool) error { return f.write(r, in) })
+		route.Write(t, pattern, func(ctx context.Context, req *route.Request, in In) (route.None, error) {
+			return route.None{}, e.change(ctx, in.name(), false, func(r *roleRow, _ bool) error {
+				if err := f.write(r, in); err != nil || f.check == nil {
+					return err
+				}
+				return f.check(r, req.Mount)
+			})
 		}, route.Doc("Write "+f.what+"."))
 	}
 	if f.clear != nil {

@@ -110,7 +110,12 @@ func (e *Engine) writeRole(ctx context.Context, req *route.Request, in writeRole
 			return err
 		}
 		most = r.Token.MaxTTL
-		return nil
+		if !r.OldPeriod {
+			// As in Vault a token_period over the mount's maximum is taken
+			// here, where it is cut at each login, and "period" is not.
+			return nil
+		}
+		return r.checkPeriod(req.Mount)
 	})
 	if err == nil && most.Duration() > req.Mount.MaxTTL {
 		req.Warn("token_max_ttl is greater than the backend mount's maximum TTL value; issued tokens' max TTL value will be truncated")
@@ -156,6 +161,14 @@ func older[T any](now *wire.Opt[T], old wire.Opt[T], used *bool) {
 	case now.Set:
 		*used = false
 	}
+}
+
+// checkPeriod refuses a period that the mount does not allow.
+func (r *roleRow) checkPeriod(m route.MountInfo) error {
+	if p := r.Token.Period.Duration(); p > m.MaxTTL {
+		return errs.New(errs.Invalid, "period of %q is greater than the backend's maximum lease TTL of %q", p, m.MaxTTL)
+	}
+	return nil
 }
 
 // check refuses a role that nobody could log in with, or anybody.

@@ -103,6 +103,23 @@ func TestRoleID(t *testing.T) {
 	}
 }
 
+// TestPeriodOverTheMaximum: the mount's maximum bounds a period, but where
+// Vault takes one that its logins then cut.
+func TestPeriodOverTheMaximum(t *testing.T) {
+	r := start(t)
+	r.must(wire.OpUpdate, "role/web", `{"period":"768h"}`)
+	for path, body := range map[string]string{"role/web": `{"period":"769h"}`, "role/new": `{"period":"769h"}`, "role/web/period": `{"token_period":"769h"}`} {
+		r.refused(errs.Invalid, wire.OpUpdate, path, body)
+	}
+	r.refused(errs.Invalid, wire.OpUpdate, "role/web/period", `{"period":"769h"}`)
+	r.refused(errs.NotFound, wire.OpRead, "role/new", "")
+	if got := r.must(wire.OpRead, "role/web", ""); got["token_period"] != 768*3600.0 {
+		t.Errorf("token_period = %v, want it as it was", got["token_period"])
+	}
+	r.must(wire.OpUpdate, "role/web", `{"token_period":"769h"}`)
+	r.must(wire.OpUpdate, "role/web/token-ttl", `{"token_ttl":"1h"}`)
+}
+
 func TestFields(t *testing.T) {
 	r := start(t)
 	r.must(wire.OpUpdate, "role/web", "")
