@@ -107,7 +107,7 @@ func (e *Engine) setRotation(ctx context.Context, _ *route.Request, in rotationI
 	in.Enabled.Apply(&r.Enabled)
 	if n, ok := in.MaxOperations.Get(); ok {
 		if n < minOperations || n > maxOperations {
-			return route.None{}, errs.New(errs.Invalid, "max_operations must be between %d and %d", minOperations, maxOperations)
+			return route.None{}, errs.New(errs.Invalid, "max_operations must be between %d and %d", minOperations, int64(maxOperations))
 		}
 		r.MaxOperations = n
 	}
