@@ -117,12 +117,12 @@ func (e *Engine) Routes(t *route.Table) {
 
 	route.List(t, "certs", e.listRoles, route.Doc("List the roles: what is trusted."))
 	route.Read(t, "certs/{name}", e.readRole, route.Doc("Read a role."))
-	route.Write(t, "certs/{name}", e.writeRole, route.Exists(e.roleExists), route.Doc("Write a role: a certificate or authority to trust, and what its holders are given."))
+	route.Write(t, "certs/{name}", e.writeRole, route.Doc("Write a role: a certificate or authority to trust, and what its holders are given."))
 	route.Delete(t, "certs/{name}", e.deleteRole, route.Doc("Delete a role. Its tokens live on until they end or are to be renewed."))
 
 	route.List(t, "crls", e.listCRLs, route.Doc("List the certificate revocation lists."))
 	route.Read(t, "crls/{name}", e.readCRL, route.Doc("Read the serial numbers that a list revokes."))
-	route.Write(t, "crls/{name}", e.writeCRL, route.Exists(e.crlExists), route.Doc("Write a list, or the address to fetch it from now and whenever it runs out."))
+	route.Write(t, "crls/{name}", e.writeCRL, route.Doc("Write a list, or the address to fetch it from now and whenever it runs out."))
 	route.Delete(t, "crls/{name}", e.deleteCRL, route.Doc("Delete a list."))
 
 	route.Read(t, "config", e.readConfig, route.Doc("Read the mount's settings."))
@@ -166,15 +166,6 @@ func (e *Engine) list(ctx context.Context, prefix string) (route.Keys, error) {
 		return route.Keys{}, err
 	}
 	return route.ListOf(names)
-}
-
-func (e *Engine) exists(ctx context.Context, key string) (there bool, err error) {
-	err = e.env.Store.View(ctx, func(v storage.View) error {
-		b, err := v.Get(key)
-		there = b != nil
-		return err
-	})
-	return there, err
 }
 
 type nameIn struct {

@@ -65,10 +65,6 @@ func (e *Engine) listCRLs(ctx context.Context, _ *route.Request, _ route.None) (
 	return e.list(ctx, rowsCRLs)
 }
 
-func (e *Engine) crlExists(ctx context.Context, _ *route.Request, in nameIn) (bool, error) {
-	return e.exists(ctx, rowsCRLs+roleName(in.Name))
-}
-
 // noCRL is what Vault answers for a list that is not there: 400.
 func noCRL(name string) error { return errs.New(errs.Invalid, "no such CRL %s", name) }
 

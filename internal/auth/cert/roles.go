@@ -109,10 +109,6 @@ func (e *Engine) listRoles(ctx context.Context, _ *route.Request, _ route.None) 
 	return e.list(ctx, rowsRoles)
 }
 
-func (e *Engine) roleExists(ctx context.Context, _ *route.Request, in nameIn) (bool, error) {
-	return e.exists(ctx, rowsRoles+roleName(in.Name))
-}
-
 func (e *Engine) readRole(ctx context.Context, _ *route.Request, in nameIn) (out roleOut, err error) {
 	err = e.env.Store.View(ctx, func(v storage.View) error {
 		row, err := getRole(v, roleName(in.Name))

@@ -69,12 +69,12 @@ func (e *Engine) Routes(t *route.Table) {
 
 	route.List(t, "groups", e.listGroups, route.Doc("List the groups that have policies."))
 	route.Read(t, "groups/{name...}", e.readGroup, route.Doc("Read a group's policies."))
-	route.Write(t, "groups/{name...}", e.writeGroup, route.Exists(e.groupExists), route.Doc("Give a group of the directory policies."))
+	route.Write(t, "groups/{name...}", e.writeGroup, route.Doc("Give a group of the directory policies."))
 	route.Delete(t, "groups/{name...}", e.deleteGroup, route.Doc("Take a group's policies away."))
 
 	route.List(t, "users", e.listUsers, route.Doc("List the users that have policies or groups of their own."))
 	route.Read(t, "users/{name...}", e.readUser, route.Doc("Read a user's own policies and groups."))
-	route.Write(t, "users/{name...}", e.writeUser, route.Exists(e.userExists), route.Doc("Give a user of the directory policies, and groups beside those of the directory."))
+	route.Write(t, "users/{name...}", e.writeUser, route.Doc("Give a user of the directory policies, and groups beside those of the directory."))
 	route.Delete(t, "users/{name...}", e.deleteUser, route.Doc("Take a user's own policies and groups away."))
 }
 

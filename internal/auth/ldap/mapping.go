@@ -69,16 +69,6 @@ func (e *Engine) listUsers(ctx context.Context, _ *route.Request, _ route.None) 
 	return e.list(ctx, rowsUsers)
 }
 
-func (e *Engine) groupExists(ctx context.Context, _ *route.Request, in nameIn) (bool, error) {
-	m, err := e.find(ctx, rowsGroups, in.Name)
-	return m != nil, err
-}
-
-func (e *Engine) userExists(ctx context.Context, _ *route.Request, in nameIn) (bool, error) {
-	m, err := e.find(ctx, rowsUsers, in.Name)
-	return m != nil, err
-}
-
 func (e *Engine) readGroup(ctx context.Context, _ *route.Request, in nameIn) (groupOut, error) {
 	m, err := e.find(ctx, rowsGroups, in.Name)
 	if err == nil && m == nil {

@@ -59,14 +59,12 @@ func (e *Engine) quotaRoutes(t *route.Table) {
 
 	route.List(t, "quotas/rate-limit", e.listQuotas(rateLimit), route.Doc("List the rate limits."))
 	route.Read(t, "quotas/rate-limit/{name}", e.readRateLimit, route.Doc("Read a rate limit."))
-	route.Write(t, "quotas/rate-limit/{name}", e.writeRateLimit, route.Exists(existsQuota[rateLimitIn](e, rateLimit)),
-		route.Doc("Limit how many requests each client may send in a time."))
+	route.Write(t, "quotas/rate-limit/{name}", e.writeRateLimit, route.Doc("Limit how many requests each client may send in a time."))
 	route.Delete(t, "quotas/rate-limit/{name}", e.deleteQuota(rateLimit), route.Doc("Delete a rate limit."))
 
 	route.List(t, "quotas/lease-count", e.listQuotas(leaseCount), route.Doc("List the quotas on the number of leases."))
 	route.Read(t, "quotas/lease-count/{name}", e.readLeaseCount, route.Doc("Read a quota on the number of leases, and how many there are."))
-	route.Write(t, "quotas/lease-count/{name}", e.writeLeaseCount, route.Exists(existsQuota[leaseCountIn](e, leaseCount)),
-		route.Doc("Limit how many leases and service tokens live at once."))
+	route.Write(t, "quotas/lease-count/{name}", e.writeLeaseCount, route.Doc("Limit how many leases and service tokens live at once."))
 	route.Delete(t, "quotas/lease-count/{name}", e.deleteQuota(leaseCount), route.Doc("Delete a quota on the number of leases."))
 }
 
@@ -121,14 +119,6 @@ func (e *Engine) deleteQuota(kind string) route.Handler[nameIn, route.None] {
 	}
 }
 
-// existsQuota tells writing a quota anew from changing one.
-func existsQuota[In interface{ quotaName() string }](e *Engine, kind string) func(context.Context, *route.Request, In) (bool, error) {
-	return func(ctx context.Context, req *route.Request, in In) (bool, error) {
-		_, there, err := e.cfg.Quotas.Read(ctx, req.Mount.Namespace, kind, in.quotaName())
-		return there, err
-	}
-}
-
 func (e *Engine) readQuota(ctx context.Context, req *route.Request, kind, name string) (Quota, error) {
 	q, there, err := e.cfg.Quotas.Read(ctx, req.Mount.Namespace, kind, name)
 	if err == nil && !there {
@@ -172,8 +162,6 @@ type quotaIn struct {
 	Role        string         `json:"role" doc:"A role of the auth method whose mount the path is: the quota is for logins by it."`
 	Inheritable wire.Opt[bool] `json:"inheritable" doc:"A namespace's quota holds in the namespaces below it too."`
 }
-
-func (in quotaIn) quotaName() string { return in.Name }
 
 func (in quotaIn) quota() Quota {
 	q := Quota{Name: in.Name, Path: in.Path, Role: in.Role}

@@ -89,11 +89,6 @@ func checkRotation(p wire.TTL) error {
 	return nil
 }
 
-func (e *Engine) keyExists(ctx context.Context, _ *route.Request, in createIn) (bool, error) {
-	k, err := e.key(ctx, in.Name)
-	return k != nil, err
-}
-
 func (e *Engine) listKeys(ctx context.Context, _ *route.Request, in listIn) (route.Keys, error) {
 	var names []string
 	err := e.env.Store.View(ctx, func(v storage.View) error {

@@ -41,7 +41,7 @@ func New(_ context.Context, env engine.Env) (engine.Engine, error) {
 // Routes declares the endpoints.
 func (e *Engine) Routes(t *route.Table) {
 	route.List(t, "keys", e.listKeys, route.Doc("List the keys."))
-	route.Write(t, "keys/{name}", e.createKey, route.Exists(e.keyExists), route.Doc("Create a key. One that is there stays as it is."))
+	route.Write(t, "keys/{name}", e.createKey, route.Doc("Create a key. One that is there stays as it is."))
 	route.Read(t, "keys/{name}", e.readKey, route.Doc("Read a key: its settings, and when its versions were made or their public halves."))
 	route.Delete(t, "keys/{name}", e.deleteKey, route.Doc("Delete a key and all its versions, if its setting deletion_allowed is on."))
 	route.Write(t, "keys/{name}/config", e.configKey, route.Doc("Change the settings of a key."))
