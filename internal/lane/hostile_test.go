@@ -140,14 +140,15 @@ func TestStoreFailsAtStart(t *testing.T) {
 // often it is asked.
 type keeper struct {
 	*worker
-	asked atomic.Int64
+	asked  atomic.Int64
+	lifted atomic.Bool
 }
 
 func (k *keeper) Run(ctx context.Context, target string, items []lane.Work) error {
 	k.asked.Add(int64(len(items)))
 	var free []lane.Work
 	for _, it := range items {
-		if it.ID[0] != 'h' {
+		if it.ID[0] != 'h' || k.lifted.Load() {
 			free = append(free, it)
 		}
 	}
@@ -187,6 +188,36 @@ func TestHeldWork(t *testing.T) {
 		}
 		if n := k.asked.Load(); n > 1000 {
 			t.Errorf("the handler was given %d pieces of work for 221", n)
+		}
+		cancel()
+		<-end
+	})
+}
+
+// What was left behind a fence is done when that is lifted, also where the last
+// of what is due was free to go and is gone.
+func TestHeldWorkGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db := mem.New()
+		k := &keeper{worker: &worker{db: db, done: map[string][]string{}}}
+		s := lane.New(lane.Config{Store: db, Handlers: map[string]lane.Handler{"w": k}, Held: func() bool { return !k.lifted.Load() }})
+		ctx, cancel := context.WithCancel(context.Background())
+		end := make(chan error)
+		go func() { end <- s.Run(ctx) }()
+		s.Limit("pinned", lane.Limits{})
+		for _, target := range []string{"a", "pinned"} {
+			addAt(t, db, target, "held", time.Now())
+			addAt(t, db, target, "free", time.Now().Add(time.Second))
+		}
+		time.Sleep(time.Hour)
+		k.lifted.Store(true)
+		s.Resume()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		for _, target := range []string{"a", "pinned"} {
+			if got := k.count(target); got != 2 {
+				t.Errorf("target %q: %d of 2 done after the fence was lifted", target, got)
+			}
 		}
 		cancel()
 		<-end

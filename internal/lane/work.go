@@ -35,6 +35,7 @@ type lane struct {
 	inFlight map[string]bool    // keys handed to a handler
 	cooling  map[string]cooling // keys that a handler may have left
 	cursor   string             // where to read on, while work is held
+	held     bool               // it was, when the last page was read
 	moved    time.Time          // when the low-water mark was last moved
 	did      bool               // something was finished since then
 }
@@ -88,7 +89,8 @@ type result struct {
 }
 
 // work reads the lane's range and hands out batches until nothing is due and
-// nothing is in flight; then it goes back to the schedule.
+// nothing is in flight; then it goes back to the schedule. Behind a fence it
+// stays: what it has read past is due as soon as that is lifted.
 func (l *lane) work(ctx context.Context) {
 	results := make(chan result)
 	var wg sync.WaitGroup
@@ -125,7 +127,7 @@ func (l *lane) work(ctx context.Context) {
 					l.set.cfg.Log.Error("reading due work", "target", l.target, "error", err)
 				}
 				wait = retryAfter
-			case len(items) == 0 && busy == 0 && len(l.cooling) == 0:
+			case len(items) == 0 && busy == 0 && len(l.cooling) == 0 && !(l.held && l.cursor != ""):
 				if l.rest(ctx, next) {
 					return
 				}
@@ -225,6 +227,7 @@ func (l *lane) page(ctx context.Context, now time.Time, limit int) (items []Work
 		}
 	}
 	held := l.set.cfg.Held != nil && l.set.cfg.Held()
+	l.held = held
 	prefix := DuePrefix + l.target + "/"
 	move := false
 	var mark mark
