@@ -27,6 +27,12 @@
 // rule for the path without that slash, if there is one, has to agree: to many
 // endpoints both are one path, and nobody gets out of a rule by a slash.
 //
+// Some endpoints know the thing that a path names by one spelling and take it in
+// others: users/Alice is users/alice. There a request is judged twice, as it was
+// asked and as the endpoint knows it, with the capitals of rules read as small
+// letters from the name on; both must allow it (AllowAs). The rules that have
+// capitals are few, and gone through one by one.
+//
 // A rule whose path has templates ({{identity.entity.id}}) is parsed with the
 // others and left out of the Set's tables; Bind puts in the values of one
 // entity and gives a Set with a small table of its own over the shared ones.

@@ -273,6 +273,54 @@ func TestBoundSetAgreesWithTheModel(t *testing.T) {
 	})
 }
 
+// Where an endpoint does not mind the case of a name, the answer is what the
+// rules give as they are written and also give with the name in small letters.
+func TestNamesInOtherLetters(t *testing.T) {
+	mixed := rapid.SampledFrom([]string{"a", "A", "b", "ab", "aB", "AB", "+"})
+	rapid.Check(t, func(t *rapid.T) {
+		mount := rapid.SampledFrom([]string{"m/", "M/", "m/n/"}).Draw(t, "mount")
+		var rules, small []modelRule
+		for range rapid.IntRange(0, 8).Draw(t, "rules") {
+			at := rapid.SampledFrom([]string{"m/", "M/", "m/n/", "+/", "m/+/", mount}).Draw(t, "at")
+			name := strings.Join(rapid.SliceOfN(mixed, 1, 3).Draw(t, "name"), "/") + rapid.SampledFrom([]string{"", "*", "/", "/*"}).Draw(t, "end")
+			name = strings.ReplaceAll(name, "+*", "+/*")
+			caps := capNames.Draw(t, "caps")
+			rules = append(rules, modelRule{at + name, caps})
+			// The part of the rule that meets the name is what follows as
+			// many slashes as the mount has.
+			parts := strings.SplitAfterN(at+name, "/", strings.Count(mount, "/")+1)
+			if n := strings.Count(mount, "/"); len(parts) > n {
+				parts[n] = strings.ToLower(parts[n])
+			}
+			small = append(small, modelRule{strings.Join(parts, ""), caps})
+		}
+		var policies []*policy.Policy
+		for i := range rules {
+			p, err := policy.Parse("p", modelText(rules[i:i+1], false))
+			if err != nil {
+				t.Fatal(err)
+			}
+			policies = append(policies, p)
+		}
+		set := policy.NewSet(policies...)
+		for range 10 {
+			name := strings.Join(rapid.SliceOfN(mixed, 1, 3).Draw(t, "asked"), "/") + rapid.SampledFrom([]string{"", "/"}).Draw(t, "slash")
+			path, as := mount+name, policy.As{Path: mount + strings.ToLower(name), From: len(mount)}
+			for _, op := range ops {
+				list := op == wire.OpList
+				asked, known := modelCaps(rules, path, list), modelCaps(small, as.Path, list)
+				want := asked != nil && known != nil && slices.Contains(asked, op.String()) && slices.Contains(known, op.String())
+				if got := set.AllowAs(path, as, op).Allowed; got != want {
+					t.Fatalf("AllowAs(%q, %+v, %v).Allowed = %v, want %v\nrules: %q", path, as, op, got, want, rules)
+				}
+				if caps := set.CapabilitiesAs(path, as); slices.Contains(caps, op.String()) != want {
+					t.Fatalf("CapabilitiesAs(%q, %+v) = %v, want %v in it: %v\nrules: %q", path, as, caps, op, want, rules)
+				}
+			}
+		}
+	})
+}
+
 // drawPath gives a path that one of the rules is likely to match, or any.
 func drawPath(t *rapid.T, rules []modelRule) string {
 	if len(rules) == 0 || rapid.IntRange(0, 3).Draw(t, "any") == 0 {

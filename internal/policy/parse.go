@@ -2,6 +2,7 @@ package policy
 
 import (
 	"errors"
+	"iter"
 	"slices"
 	"strings"
 	"time"
@@ -39,7 +40,7 @@ type grant struct {
 	minWrap time.Duration // 0: no bound
 	maxWrap time.Duration
 	params  *constraints // nil: any parameters
-	also    *grant       // has to agree; nil in what rules say
+	both    *[2]*grant   // nil in what rules say; else caps is what both give, and their other conditions hold
 }
 
 // join merges the grants of two rules for the same path. A denial is all that
@@ -58,22 +59,34 @@ func (g grant) join(h grant) grant {
 	}
 }
 
-// and is what is left of the grant where another rule has to agree; nil is none.
-// The conditions of both hold.
-func (g *grant) and(e *entry) *grant {
-	if e == nil || &e.grant == g {
+// and is what is left of the grant where another one has to agree.
+func (g *grant) and(h *grant) *grant {
+	if h == g {
 		return g
 	}
-	both := *g
-	both.caps, both.also = g.caps&e.grant.caps, &e.grant
-	if (g.caps|e.grant.caps)&Deny != 0 {
-		both.caps = Deny
+	caps := g.caps & h.caps
+	if (g.caps|h.caps)&Deny != 0 {
+		caps = Deny
 	}
-	return &both
+	return &grant{caps: caps, both: &[2]*grant{g, h}}
 }
 
-// judged reports whether somebody has something to say about parameters.
-func (g *grant) judged() bool { return g.params != nil || g.also != nil && g.also.judged() }
+func (g *grant) checkParams(params iter.Seq2[string, wire.Value]) bool {
+	if g.both != nil {
+		return g.both[0].checkParams(params) && g.both[1].checkParams(params)
+	}
+	return g.params == nil || g.params.check(params)
+}
+
+func (g *grant) allowsWrap(ttl time.Duration) bool {
+	switch {
+	case g.both != nil:
+		return g.both[0].allowsWrap(ttl) && g.both[1].allowsWrap(ttl)
+	case g.minWrap == 0 && g.maxWrap == 0:
+		return true
+	}
+	return ttl != 0 && ttl >= g.minWrap && (g.maxWrap == 0 || ttl <= g.maxWrap)
+}
 
 func lesser(a, b time.Duration) time.Duration {
 	if a == 0 || b == 0 {

@@ -3,6 +3,7 @@ package policy
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -99,4 +100,37 @@ func (p pattern) matchesUnder(prefix string) bool {
 		rest = rest[len(run):]
 	}
 	return p.glob
+}
+
+// small reports whether the pattern has no capitals.
+func (p pattern) small() bool {
+	return !slices.ContainsFunc(p.runs, func(run string) bool { return strings.ToLower(run) != run })
+}
+
+// matchesSmall reports whether the pattern matches the path if what it has from
+// an offset in the path on is read in small letters, as the path has them there.
+func (p pattern) matchesSmall(path string, from int) bool {
+	at := 0
+	for i, run := range p.runs {
+		if i > 0 {
+			slash := strings.IndexByte(path[at:], '/')
+			if slash < 0 {
+				slash = len(path) - at
+			}
+			at += slash
+		}
+		asIs := min(len(run), max(0, from-at))
+		run = run[:asIs] + strings.ToLower(run[asIs:])
+		if !strings.HasPrefix(path[at:], run) {
+			return false
+		}
+		at += len(run)
+	}
+	return p.glob || at == len(path)
+}
+
+// sameSmall reports whether two patterns, which match one path, differ in
+// capitals alone.
+func (p pattern) sameSmall(q pattern) bool {
+	return p.glob == q.glob && len(p.runs) == len(q.runs) && strings.EqualFold(p.text(), q.text())
 }

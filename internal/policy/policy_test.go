@@ -172,6 +172,53 @@ func TestNobodyGetsOutOfARuleByASlash(t *testing.T) {
 	}
 }
 
+// TestNobodyGetsOutOfARuleByCapitals: to some endpoints Alice is alice, however
+// the rule or the request has it.
+func TestNobodyGetsOutOfARuleByCapitals(t *testing.T) {
+	const all = `path "u/*" { capabilities = ["read", "update", "delete"] }`
+	for _, c := range []struct {
+		name, text, user string
+		op               wire.Op
+		want             bool
+	}{
+		{"a denial in small letters", all + `path "u/alice" { capabilities = ["deny"] }`, "Alice", wire.OpRead, false},
+		{"a denial in capitals", all + `path "u/ALICE" { capabilities = ["deny"] }`, "alice", wire.OpRead, false},
+		{"a denial in other capitals", all + `path "u/ALICE" { capabilities = ["deny"] }`, "Alice", wire.OpRead, false},
+		{"a narrower rule", all + `path "u/Alice" { capabilities = ["read"] }`, "aLICE", wire.OpDelete, false},
+		{"what the narrower rule has", all + `path "u/Alice" { capabilities = ["read"] }`, "aLICE", wire.OpRead, true},
+		{"a denial with wildcards", all + `path "u/Al*" { capabilities = ["deny"] }`, "alice", wire.OpRead, false},
+		{"another's denial", all + `path "u/Bob" { capabilities = ["deny"] }`, "Alice", wire.OpRead, true},
+		{"a rule gives nothing to other spellings", `path "u/Alice" { capabilities = ["read"] }`, "alice", wire.OpRead, false},
+		{"the rule as it is written", `path "u/Alice" { capabilities = ["read"] }`, "Alice", wire.OpRead, true},
+		{"two spellings in the rules", `path "u/Alice" { capabilities = ["read"] } path "u/alice" { capabilities = ["update"] }`, "Alice", wire.OpRead, true},
+		{"a denial among them", `path "u/Alice" { capabilities = ["read"] } path "u/alice" { capabilities = ["deny"] }`, "Alice", wire.OpRead, false},
+		{"another mount's denial", all + `path "U/alice" { capabilities = ["deny"] }`, "Alice", wire.OpRead, true},
+		{"any mount's denial", all + `path "+/Alice" { capabilities = ["deny"] } path "u/+" { capabilities = ["deny"] }`, "alice", wire.OpRead, false},
+		{"a template's denial", all + `path "u/{{identity.entity.name}}" { capabilities = ["deny"] }`, "zOE", wire.OpRead, false},
+		{"a template's value", `path "u/{{identity.entity.name}}" { capabilities = ["read"] }`, "Zoe", wire.OpRead, true},
+	} {
+		s := set(t, c.text).Bind(entity{{Field: policy.Name}: "Zoe"})
+		path, as := "u/"+c.user, policy.As{Path: "u/" + strings.ToLower(c.user), From: 2}
+		if d := s.AllowAs(path, as, c.op); d.Allowed != c.want {
+			t.Errorf("%s: AllowAs(%q, %v).Allowed = %v, want %v", c.name, path, c.op, d.Allowed, c.want)
+		}
+		if got := slices.Contains(s.CapabilitiesAs(path, as), c.op.String()); got != c.want {
+			t.Errorf("%s: %v is in CapabilitiesAs(%q) is %v, want %v", c.name, c.op, path, got, c.want)
+		}
+	}
+	as := policy.As{Path: "u/alice", From: 2}
+	s := set(t, all+`path "u/alice" { capabilities = ["update"] denied_parameters = { "v" = [] } max_wrapping_ttl = "1m" }`)
+	if d := s.AllowAs("u/Alice", as, wire.OpUpdate); !d.Allowed || d.AllowsWrap(0) || !d.NeedsParams() || d.CheckParams(body(t, `{"v":1}`).All()) {
+		t.Errorf("Decision on another spelling = %+v, want the conditions of the rule", d)
+	}
+	if d := policy.RootSet().AllowAs("u/Alice", as, wire.OpUpdate); !d.Allowed || !d.Root() {
+		t.Errorf("root's Decision = %+v", d)
+	}
+	if d := policy.NewSet().AllowAs("u/Alice", as, wire.OpHelp); !d.Allowed {
+		t.Errorf("Decision on help = %+v", d)
+	}
+}
+
 func TestJoinedPolicies(t *testing.T) {
 	const read, update, deny = `path "a" { capabilities = ["read"] }`, `path "a" { capabilities = ["update"] }`, `path "a" { capabilities = ["deny"] }`
 	for _, c := range []struct {

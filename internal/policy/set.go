@@ -97,43 +97,25 @@ func (d Decision) Sudo() bool { return d.root || d.Caps&(Sudo|Deny) == Sudo }
 // AllowsWrap reports whether the answer may be given with this wrapping TTL;
 // 0 is an answer that is not wrapped.
 func (d Decision) AllowsWrap(ttl time.Duration) bool {
-	for g := d.grant; g != nil; g = g.also {
-		if !g.allowsWrap(ttl) {
-			return false
-		}
-	}
-	return d.Allowed
-}
-
-func (g *grant) allowsWrap(ttl time.Duration) bool {
-	if g.minWrap == 0 && g.maxWrap == 0 {
-		return true
-	}
-	return ttl != 0 && ttl >= g.minWrap && (g.maxWrap == 0 || ttl <= g.maxWrap)
+	return d.Allowed && (d.grant == nil || d.grant.allowsWrap(ttl))
 }
 
 // NeedsParams reports whether CheckParams would look at the parameters, so
 // that nobody reads a body for nothing.
-func (d Decision) NeedsParams() bool { return d.params }
+func (d Decision) NeedsParams() bool {
+	return d.params && (d.grant.params != nil || d.grant.both != nil)
+}
 
 // CheckParams judges the parameters of the request: the members of its body
 // (wire.Object.All), or the values of its query. Those that stand in the path
 // are not among them.
 func (d Decision) CheckParams(params iter.Seq2[string, wire.Value]) bool {
-	if !d.params {
-		return d.Allowed
-	}
-	for g := d.grant; g != nil; g = g.also {
-		if g.params != nil && !g.params.check(params) {
-			return false
-		}
-	}
-	return d.Allowed
+	return d.Allowed && (!d.params || d.grant.checkParams(params))
 }
 
 // Allow decides on one operation. The path is the canonical one, mount
 // included, without "/v1/"; that of a LIST ends in a slash. It allocates
-// nothing.
+// nothing, unless two rules have to agree.
 func (s *Set) Allow(path string, op wire.Op) Decision {
 	if s.root {
 		return Decision{Allowed: true, root: true}
@@ -141,34 +123,85 @@ func (s *Set) Allow(path string, op wire.Op) Decision {
 	if op == wire.OpHelp {
 		return Decision{Allowed: true} // what help says is no secret
 	}
-	e := s.find(path, op == wire.OpList)
-	if e == nil {
+	g := s.grantFor(path, op, asIs)
+	if g == nil {
 		return Decision{}
 	}
-	g := &e.grant
-	if op != wire.OpList && strings.HasSuffix(path, "/") && !e.pattern.exact() {
-		g = g.and(s.find(path[:len(path)-1], false))
+	return g.decide(op)
+}
+
+// As is another way to write a path, because the endpoint takes the name in it
+// in more than one spelling: as it knows the name. The zero As is none.
+type As struct {
+	Path string // from From on in small letters
+	From int    // where the name begins, in the path as it was asked for, too
+}
+
+// AllowAs is Allow for an endpoint that knows what the path names by another
+// spelling, too. Whoever is kept from a thing by a rule is kept from it however
+// the rule or the request is spelt: the best rule must allow the operation that
+// matches as.Path when what rules have from as.From on is read in small letters.
+func (s *Set) AllowAs(path string, as As, op wire.Op) Decision {
+	if as.Path == "" || s.root || op == wire.OpHelp || as.Path == path && !s.capitals() {
+		return s.Allow(path, op)
 	}
+	g, known := s.grantFor(path, op, asIs), s.grantFor(as.Path, op, as.From)
+	if g == nil || known == nil {
+		return Decision{}
+	}
+	return g.and(known).decide(op)
+}
+
+// capitals reports whether some rule is not in small letters.
+func (s *Set) capitals() bool {
+	return len(s.shared.capitals) > 0 || s.bound != nil && len(s.bound.capitals) > 0
+}
+
+// decide is what a grant says of an operation.
+func (g *grant) decide(op wire.Op) Decision {
 	allowed := g.caps&Deny == 0 && g.caps&needed(op) != 0
 	return Decision{
 		Allowed: allowed,
 		Caps:    g.caps,
-		params:  allowed && g.judged() && judgesParams(op),
+		params:  allowed && judgesParams(op),
 		grant:   g,
 	}
+}
+
+// asIs is the offset in a path from which on rules are read in small letters,
+// where they are read as they are written.
+const asIs = -1
+
+// grantFor is what is granted on a path; nil without a rule for it.
+func (s *Set) grantFor(path string, op wire.Op, small int) *grant {
+	e := s.find(path, op == wire.OpList, small)
+	if e == nil {
+		return nil
+	}
+	g := &e.grant
+	if op != wire.OpList && strings.HasSuffix(path, "/") && !e.pattern.exact() {
+		if bare := s.find(path[:len(path)-1], false, small); bare != nil {
+			g = g.and(&bare.grant)
+		}
+	}
+	return g
 }
 
 // Capabilities are what the API answers for a path: sorted names, "root" or
 // "deny" alone. Where a path ends in a slash, list is there if a LIST is
 // allowed, and the others if what they are for is.
-func (s *Set) Capabilities(path string) []string {
+func (s *Set) Capabilities(path string) []string { return s.CapabilitiesAs(path, As{}) }
+
+// CapabilitiesAs is Capabilities of an endpoint for which requests are judged by
+// AllowAs.
+func (s *Set) CapabilitiesAs(path string, as As) []string {
 	if s.root {
 		return []string{"root"}
 	}
-	caps := s.Allow(path, wire.OpRead).Caps
+	caps := s.AllowAs(path, as, wire.OpRead).Caps
 	if strings.HasSuffix(path, "/") {
 		caps &^= List | Deny
-		if l := s.Allow(path, wire.OpList); l.Allowed {
+		if l := s.AllowAs(path, as, wire.OpList); l.Allowed {
 			caps |= l.Caps & (List | Sudo)
 		}
 	}
@@ -182,7 +215,7 @@ func (s *Set) Reaches(mount string) bool {
 	if s.root {
 		return true
 	}
-	if e := s.find(mount, true); e != nil && e.grant.caps != 0 && e.grant.caps&Deny == 0 {
+	if e := s.find(mount, true, asIs); e != nil && e.grant.caps != 0 && e.grant.caps&Deny == 0 {
 		return true
 	}
 	return s.shared.reaches(mount) || s.bound != nil && s.bound.reaches(mount)
@@ -199,45 +232,86 @@ func (x *index) reaches(mount string) bool {
 	return false
 }
 
-// find is the order of a check, as the package comment has it.
-func (s *Set) find(path string, list bool) *entry {
+// find is the order of a check, as the package comment has it. From the offset
+// small on, rules are read in small letters.
+func (s *Set) find(path string, list bool, small int) *entry {
 	path = strings.TrimLeft(path, "/")
-	if e := s.exact(path); e != nil {
+	if e := s.exact(path, small); e != nil {
 		return e
 	}
 	bare, slash := strings.CutSuffix(path, "/")
 	if !list || !slash {
-		return s.best(path)
+		return s.best(path, small)
 	}
-	if e := s.exact(bare); e != nil {
+	if e := s.exact(bare, small); e != nil {
 		return e
 	}
-	whole := s.best(path)
-	if e := s.best(bare); e != nil && (whole == nil || whole.grant.caps&Deny == 0) {
+	whole := s.best(path, small)
+	if e := s.best(bare, small); e != nil && (whole == nil || whole.grant.caps&Deny == 0) {
 		return e
 	}
 	return whole
 }
 
-func (s *Set) exact(path string) *entry {
-	if s.bound != nil {
-		if e := s.bound.exact[path]; e != nil {
-			return e
-		}
+// exact is the entry without wildcards that matches. It is small, so that most
+// checks make no call for it.
+func (s *Set) exact(path string, small int) *entry {
+	if s.bound == nil && small == asIs {
+		return s.shared.exact[path]
 	}
-	return s.shared.exact[path]
+	return s.exactOf(path, small)
+}
+
+func (s *Set) exactOf(path string, small int) (e *entry) {
+	if s.bound != nil {
+		e = s.bound.exact[path]
+	}
+	if e == nil {
+		e = s.shared.exact[path]
+	}
+	if small == asIs {
+		return e
+	}
+	return s.orCapitals(e, true, path, small)
 }
 
 // best is the entry with wildcards that matches best.
-func (s *Set) best(path string) *entry {
+func (s *Set) best(path string, small int) *entry {
 	e := s.shared.tree.match(path, nil)
-	if s.bound == nil {
+	if s.bound != nil {
+		// Of equal ones it is the bound one, which is what both come to.
+		if b := s.bound.tree.match(path, nil); b != nil && (e == nil || b.pattern.compare(e.pattern) >= 0) {
+			e = b
+		}
+	}
+	if small == asIs {
 		return e
 	}
-	b := s.bound.tree.match(path, nil)
-	// Of equal ones it is the bound one, which is what both come to.
-	if b != nil && (e == nil || b.pattern.compare(e.pattern) >= 0) {
-		return b
+	return s.orCapitals(e, false, path, small)
+}
+
+// orCapitals is the best entry of found, nil for none, and those with capitals
+// that match once these are small. Rules that are the same then are joined.
+// Only paths with names that are known by several spellings come here, so the
+// entries are gone through one by one.
+func (s *Set) orCapitals(found *entry, exact bool, path string, small int) *entry {
+	for _, x := range [...]*index{s.shared, s.bound} {
+		if x == nil {
+			continue
+		}
+		for _, e := range x.capitals {
+			if e == found || e.pattern.exact() != exact || !e.pattern.matchesSmall(path, small) {
+				continue
+			}
+			switch {
+			case found == nil:
+				found = e
+			case exact || e.pattern.sameSmall(found.pattern):
+				found = &entry{pattern: found.pattern, grant: found.grant.join(e.grant)}
+			case e.pattern.compare(found.pattern) > 0:
+				found = e
+			}
+		}
 	}
-	return e
+	return found
 }

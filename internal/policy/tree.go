@@ -17,6 +17,8 @@ type index struct {
 	exact map[string]*entry
 	byKey map[string]*entry // the patterns with wildcards
 	tree  node
+
+	capitals []*entry // those that are not in small letters
 }
 
 // node is a place in a radix tree over the literal runs of patterns. A branch
@@ -51,7 +53,8 @@ func (x *index) get(p pattern) *entry {
 	return x.byKey[p.key()]
 }
 
-// build ranks the patterns with wildcards and makes the tree of them.
+// build ranks the patterns with wildcards and makes the tree of them. It notes
+// those of both kinds that have capitals.
 func (x *index) build() {
 	ranked := make([]*entry, 0, len(x.byKey))
 	for _, e := range x.byKey {
@@ -61,6 +64,13 @@ func (x *index) build() {
 	for i, e := range ranked {
 		e.rank = i + 1
 		x.tree.insert(e)
+	}
+	for _, table := range [...]map[string]*entry{x.exact, x.byKey} {
+		for _, e := range table {
+			if !e.pattern.small() {
+				x.capitals = append(x.capitals, e)
+			}
+		}
 	}
 }
 
