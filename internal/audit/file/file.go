@@ -10,9 +10,13 @@
 //
 // Any failure fails the records concerned at once. The file is opened anew for
 // the next record, so that the device is well as soon as there is room again.
+// A pipe whose reader has stopped is waited for once: until it has taken a
+// record again, one that does not fit it is refused almost at once, so that the
+// answers for which another device has recorded enough do not wait.
 package file
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -25,8 +29,12 @@ import (
 // DefaultMode is the mode of an audit log that did not exist.
 const DefaultMode fs.FileMode = 0o600
 
-// pipeTimeout is how long a record waits for the reader of a pipe.
-const pipeTimeout = 5 * time.Second
+// How long a record waits for the reader of a pipe, and of one that is known to
+// have stopped.
+const (
+	pipeTimeout = 5 * time.Second
+	hungTimeout = 5 * time.Millisecond
+)
 
 // Config says where records go.
 type Config struct {
@@ -52,6 +60,7 @@ type Device struct {
 	size   int64    // of the file as far as we know, if it is plain
 	plain  bool     // a regular file: it has a size and can be cut and synced
 	torn   bool     // what we wrote last ends in the middle of a line
+	hung   bool     // the reader of a pipe has not taken the record before in time
 	closed bool
 }
 
@@ -92,6 +101,8 @@ func (d *Device) Close() error {
 	return nil
 }
 
+func (d *Device) isStdout() bool { return d.cfg.Path == "stdout" || d.cfg.Path == "/dev/stdout" }
+
 func (d *Device) discards() bool { return d.cfg.Path == "discard" || d.cfg.Path == "/dev/null" }
 
 // open puts the file at the path in place of d.file, which it does not close.
@@ -99,8 +110,8 @@ func (d *Device) open() error {
 	switch {
 	case d.discards():
 		return nil
-	case d.cfg.Path == "stdout" || d.cfg.Path == "/dev/stdout":
-		d.file, d.plain = standardOutput(), false
+	case d.isStdout():
+		d.file, d.plain = standardOutput(d.patience()), false
 		return nil
 	}
 	mode := d.cfg.Mode
@@ -136,14 +147,14 @@ func (d *Device) open() error {
 // standardOutput is os.Stdout so that a reader which has stopped does not keep
 // us waiting. As it is inherited, it waits for ever: a pipe is opened once more
 // to get deadlines, and a socket, which cannot be, is given one of its own.
-func standardOutput() *os.File {
+func standardOutput(patience time.Duration) *os.File {
 	raw, err := os.Stdout.SyscallConn()
 	if err != nil {
 		return os.Stdout
 	}
 	again := os.Stdout
 	_ = raw.Control(func(fd uintptr) {
-		limit := syscall.NsecToTimeval(int64(pipeTimeout))
+		limit := syscall.NsecToTimeval(int64(patience))
 		if syscall.SetsockoptTimeval(int(fd), syscall.SOL_SOCKET, syscall.SO_SNDTIMEO, &limit) == nil {
 			return
 		}
@@ -172,6 +183,14 @@ func endsTorn(path string, size int64) bool {
 	return last[0] != '\n'
 }
 
+// patience is how long a record may wait for the reader of a pipe.
+func (d *Device) patience() time.Duration {
+	if d.hung {
+		return hungTimeout
+	}
+	return pipeTimeout
+}
+
 // flush writes a batch. See audit.Combiner for its contract.
 func (d *Device) flush(lines []byte, ends []int) (taken int, err error) {
 	if d.closed {
@@ -180,6 +199,22 @@ func (d *Device) flush(lines []byte, ends []int) (taken int, err error) {
 	if d.discards() {
 		return len(lines), nil
 	}
+	taken, err = d.write(lines, ends)
+	was := d.hung
+	d.hung = !d.plain && (errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, syscall.EAGAIN)) // the latter by a socket's own limit
+	switch {
+	case d.isStdout():
+		if err != nil || was { // a socket's limit is set when it is opened
+			d.letGo()
+		}
+	case err != nil && !d.hung: // to a reader that goes on later, a pipe must not end
+		d.letGo()
+	}
+	return taken, err
+}
+
+// write is flush to a file that is opened if it is not.
+func (d *Device) write(lines []byte, ends []int) (taken int, err error) {
 	if d.file == nil {
 		if err := d.open(); err != nil {
 			return 0, err
@@ -189,11 +224,10 @@ func (d *Device) flush(lines []byte, ends []int) (taken int, err error) {
 		// A pipe whose reader has stopped reading must not stop us. Where
 		// there are no deadlines (a standard output that is a file, or a
 		// socket with its own) the call fails and nothing is lost.
-		_ = d.file.SetWriteDeadline(time.Now().Add(pipeTimeout))
+		_ = d.file.SetWriteDeadline(time.Now().Add(d.patience()))
 	}
 	if d.torn {
 		if _, err := d.file.Write([]byte{'\n'}); err != nil {
-			d.letGo()
 			return 0, err
 		}
 		d.torn = false
@@ -203,7 +237,6 @@ func (d *Device) flush(lines []byte, ends []int) (taken int, err error) {
 	if err == nil {
 		d.size += int64(n)
 		if err := d.sync(); err != nil {
-			d.letGo()
 			return 0, err
 		}
 		return n, nil
@@ -213,7 +246,6 @@ func (d *Device) flush(lines []byte, ends []int) (taken int, err error) {
 	if taken > 0 && d.sync() != nil {
 		taken = 0
 	}
-	d.letGo()
 	return taken, err
 }
 
