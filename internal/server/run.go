@@ -18,6 +18,10 @@ const (
 	// that is, the store has been told of it before it began: the next start
 	// finds it, as it would after a kill.
 	stopWithin = 4700 * time.Millisecond
+	// openWithin is how long requests wait at the start for the server to open.
+	// From then on they are told that it is sealed: its seal's key may be
+	// another server's, which takes its time or is away.
+	openWithin = 3 * time.Second
 )
 
 // Run opens the server where it can and answers requests until ctx ends or the
@@ -32,16 +36,26 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 		defer os.Remove(s.conf.PIDFile)
 	}
-	waits := s.unseal(ctx)
-
 	g, gctx := errgroup.WithContext(ctx)
+	tried := make(chan struct{})
+	g.Go(func() error {
+		waits := s.unseal(gctx)
+		close(tried)
+		if waits {
+			s.unsealLater(gctx)
+		}
+		return nil
+	})
+	patience := time.NewTimer(openWithin)
+	defer patience.Stop()
+	select {
+	case <-tried:
+	case <-patience.C:
+	}
 	for _, l := range s.listeners {
 		g.Go(func() error { return l.serve(gctx, drain, s.cfg.Log) })
 	}
 	g.Go(func() error { return s.watchStore(gctx) })
-	if waits {
-		g.Go(func() error { s.unsealLater(gctx); return nil })
-	}
 	for _, w := range s.wrappers {
 		if kept, ok := w.(interface{ Run(context.Context) }); ok {
 			g.Go(func() error { kept.Run(gctx); return nil })

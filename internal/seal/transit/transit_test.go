@@ -9,10 +9,14 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -34,6 +38,11 @@ type pair struct {
 }
 
 func newPair(t *testing.T) *pair {
+	return newPairBy(t, func(first string) string { return first })
+}
+
+// newPairBy is newPair with something on the way to the first server.
+func newPairBy(t *testing.T, way func(first string) string) *pair {
 	p := &pair{t: t, first: leaseholdtest.Start(t, leaseholdtest.Config{}), token: filepath.Join(t.TempDir(), "token")}
 	p.call(p.first, "POST", "sys/mounts/keys", fields{"type": "transit"}, nil)
 	p.call(p.first, "POST", "keys/keys/unseal", nil, nil)
@@ -46,7 +55,7 @@ func newPair(t *testing.T) *pair {
 		token      = "file://%s"
 		key_name   = "unseal"
 		mount_path = "keys/"
-	}`, p.first.Addr, p.token)})
+	}`, way(p.first.Addr), p.token)})
 	p.call(p.second, "POST", "sys/mounts/kv", fields{"type": "kv"}, nil)
 	p.call(p.second, "POST", "kv/a", fields{"b": "c"}, nil)
 	return p
@@ -199,6 +208,42 @@ func TestKeyIsLost(t *testing.T) {
 	p.opens()
 	p.says("the root key was wrapped anew")
 	p.restart(p.second)
+	p.opens()
+}
+
+// TestOtherHangs: while the other server does not answer, this one does.
+func TestOtherHangs(t *testing.T) {
+	var hangs atomic.Bool
+	gaveUp := make(chan struct{}, 100)
+	p := newPairBy(t, func(first string) string {
+		to, err := url.Parse(first)
+		if err != nil {
+			t.Fatal(err)
+		}
+		relay := httputil.NewSingleHostReverseProxy(to)
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if !hangs.Load() {
+				relay.ServeHTTP(w, r)
+				return
+			}
+			_, _ = io.Copy(io.Discard, r.Body) // or the client's leaving is not noticed
+			<-r.Context().Done()
+			gaveUp <- struct{}{}
+		}))
+		t.Cleanup(srv.Close)
+		return srv.URL
+	})
+	hangs.Store(true)
+	p.restart(p.second) // until it answers
+	select {
+	case <-gaveUp:
+		t.Error("the second server answered only after it had given the first one up")
+	default:
+	}
+	if !p.sealed() {
+		t.Error("it has opened by a key that it was not given")
+	}
+	hangs.Store(false)
 	p.opens()
 }
 
