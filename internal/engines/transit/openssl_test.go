@@ -274,6 +274,30 @@ func TestOpenSSLImport(t *testing.T) {
 	}
 }
 
+// TestOpenSSLImportOfPSS brings along a key that OpenSSL has marked as one for
+// PSS alone, without and with the hash it is for.
+func TestOpenSSLImportOfPSS(t *testing.T) {
+	m, o := newMount(t), newOpenSSL(t)
+	var wrapping struct {
+		PublicKey string `json:"public_key"`
+	}
+	m.mustDo(wire.OpRead, "wrapping_key", nil, &wrapping)
+	o.file("input", []byte("what is signed"))
+	for key, only := range map[string][]string{
+		"any":    nil,
+		"sha256": {"-pkeyopt", "rsa_pss_keygen_md:sha256", "-pkeyopt", "rsa_pss_keygen_mgf1_md:sha256", "-pkeyopt", "rsa_pss_keygen_saltlen:32"},
+	} {
+		o.must(append([]string{"genpkey", "-out", "own.pem", "-algorithm", "RSA-PSS", "-pkeyopt", "rsa_keygen_bits:2048"}, only...)...)
+		der := o.must("pkcs8", "-topk8", "-nocrypt", "-outform", "DER", "-in", "own.pem")
+		m.must("keys/"+key+"/import", object{"type": "rsa-2048", "ciphertext": o.wrapForImport(wrapping.PublicKey, der, "sha256")}, nil)
+		var ours struct{ Signature string }
+		m.must("sign/"+key, object{"input": b64("what is signed"), "salt_length": "hash"}, &ours)
+		o.file("own.pub", o.must("pkey", "-in", "own.pem", "-pubout"))
+		o.file("ours", raw(t, ours.Signature))
+		o.must("dgst", "-sha256", "-sigopt", "rsa_padding_mode:pss", "-verify", "own.pub", "-signature", "ours", "input")
+	}
+}
+
 // TestOpenSSLCSR has OpenSSL read a request that a key signed, issue a
 // certificate for it, and the key keep that.
 func TestOpenSSLCSR(t *testing.T) {

@@ -6,6 +6,8 @@ import (
 	"crypto/ed25519"
 	"crypto/rsa"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/base64"
 	"encoding/pem"
 	"errors"
@@ -213,7 +215,30 @@ func parsePrivate(der []byte) (crypto.Signer, error) {
 	if k, err := x509.ParseECPrivateKey(der); err == nil {
 		return k, nil
 	}
+	if k, err := parsePSS(der); err == nil {
+		return k, nil
+	}
 	return nil, fmt.Errorf("error parsing asymmetric key: it is no PKCS #8: %w", err)
+}
+
+// oidPSS marks RSA keys that are for PSS alone (RFC 4055).
+var oidPSS = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 10}
+
+// parsePSS reads a PKCS #8 so marked, which the standard library does not. The
+// key in it is as any RSA key is; what it is for is said again in each request.
+func parsePSS(der []byte) (crypto.Signer, error) {
+	var p struct {
+		Version   int
+		Algorithm pkix.AlgorithmIdentifier
+		Key       []byte
+	}
+	if _, err := asn1.Unmarshal(der, &p); err != nil {
+		return nil, err
+	}
+	if !p.Algorithm.Algorithm.Equal(oidPSS) {
+		return nil, fmt.Errorf("the key is of the algorithm %v", p.Algorithm.Algorithm)
+	}
+	return x509.ParsePKCS1PrivateKey(p.Key)
 }
 
 // ImportedPublic makes material of a public key alone, in PEM.
