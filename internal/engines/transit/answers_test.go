@@ -41,6 +41,39 @@ func TestNoInput(t *testing.T) {
 	}
 }
 
+// TestPaddingOfOthers is what signature_algorithm means where there is nothing
+// to pad: nothing, whatever it says.
+func TestPaddingOfOthers(t *testing.T) {
+	m := newMount(t)
+	for _, typ := range []string{"ed25519", "ecdsa-p256", "rsa-2048"} {
+		m.must("keys/"+typ, object{"type": typ}, nil)
+		body := object{"input": "QQ==", "signature_algorithm": "ecdsa"}
+		if typ == "rsa-2048" {
+			m.refused("sign/"+typ, body)
+			continue
+		}
+		var sig struct{ Signature string }
+		var v struct{ Valid bool }
+		m.must("sign/"+typ, body, &sig)
+		body["signature"] = sig.Signature
+		if m.must("verify/"+typ, body, &v); !v.Valid {
+			t.Errorf("%s: the signature is not valid", typ)
+		}
+	}
+}
+
+// TestLeastVersionsAfterTrim: what encrypts is not set below what is left.
+func TestLeastVersionsAfterTrim(t *testing.T) {
+	m := newMount(t)
+	m.must("keys/a", nil, nil)
+	m.must("keys/a/rotate", nil, nil)
+	m.must("keys/a/config", object{"min_encryption_version": 2, "min_decryption_version": 2}, nil)
+	m.must("keys/a/trim", object{"min_available_version": 2}, nil)
+	m.refused("keys/a/config", object{"min_encryption_version": 0})
+	m.refused("keys/a/config", object{"min_encryption_version": 1})
+	m.must("keys/a/config", object{"deletion_allowed": true}, nil)
+}
+
 // TestBatchOfSignatures is a batch to verify of which some items are ill.
 func TestBatchOfSignatures(t *testing.T) {
 	m := newMount(t)

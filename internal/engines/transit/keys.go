@@ -400,6 +400,8 @@ func (in configIn) apply(k *keyRow) (warnings []string, err error) {
 			return nil, errs.New(errs.Invalid, "min encryption version cannot be negative")
 		case n > k.Latest:
 			return nil, errs.New(errs.Invalid, "cannot set min encryption version of %d, latest key version is %d", n, k.Latest)
+		case n < k.MinAvailable: // 0 as well, as trimming has it
+			return nil, errs.New(errs.Invalid, "min encryption version should not be less than min available version")
 		}
 		enc = n
 	}

@@ -68,9 +68,10 @@ func (in *signIn) options(t primitive.Type) (o primitive.SignOptions, enc *base6
 		name = in.Algorithm
 	}
 	o.Prehashed, o.Padding = in.Prehashed, in.SignatureAlgo
+	rsa := t == primitive.RSA2048 || t == primitive.RSA3072 || t == primitive.RSA4096
 	if name == "none" {
 		o.Hash = primitive.NoHash
-		if t != primitive.RSA2048 && t != primitive.RSA3072 && t != primitive.RSA4096 && t != primitive.Ed25519 {
+		if !rsa && t != primitive.Ed25519 {
 			return o, nil, errs.New(errs.Invalid, "hash_algorithm none is only for RSA keys with signature_algorithm pkcs1v15")
 		}
 	} else {
@@ -82,7 +83,9 @@ func (in *signIn) options(t primitive.Type) (o primitive.SignOptions, enc *base6
 	switch o.Padding {
 	case "", "pss", "pkcs1v15":
 	default:
-		return o, nil, errs.New(errs.Invalid, "invalid signature algorithm %q", o.Padding)
+		if rsa { // other keys have no padding, and whatever is said of it is ignored
+			return o, nil, errs.New(errs.Invalid, "invalid signature algorithm %q", o.Padding)
+		}
 	}
 	enc = base64.StdEncoding
 	switch in.Marshaling {
