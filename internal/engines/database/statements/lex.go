@@ -34,8 +34,16 @@ type token struct {
 // lex takes SQL apart as PostgreSQL does with standard_conforming_strings on,
 // from offset from to offset to. It fails where a quote or comment is not
 // closed.
-func lex(sql string, from, to int) ([]token, error) {
-	l := lexer{sql: sql[:to], pos: from}
+func lex(sql string, from, to int) ([]token, error) { return lexWithin(sql, from, to, 0) }
+
+// deepest is how many dollar quotes are read within one another. Each is looked
+// through for its end, so that the cost would grow with their number times the
+// length of the text.
+const deepest = 16
+
+// lexWithin is lex of what stands in so many dollar quotes.
+func lexWithin(sql string, from, to, depth int) ([]token, error) {
+	l := lexer{sql: sql[:to], pos: from, depth: depth}
 	var out []token
 	for {
 		t, ok, err := l.next()
@@ -47,8 +55,9 @@ func lex(sql string, from, to int) ([]token, error) {
 }
 
 type lexer struct {
-	sql string
-	pos int
+	sql   string
+	pos   int
+	depth int // dollar quotes around it
 }
 
 func (l *lexer) peek(i int) byte {
@@ -170,7 +179,7 @@ func (l *lexer) quoted(k kind, skip int, q byte) (token, bool, error) {
 }
 
 // continues reports whether a literal goes on after white space with a line
-// break in it.
+// break in it, of which comments to a line's end are a part.
 func (l *lexer) continues() bool {
 	broken := false
 	for i := l.pos; i < len(l.sql); i++ {
@@ -178,10 +187,11 @@ func (l *lexer) continues() bool {
 		case c == '\n' || c == '\r':
 			broken = true
 		case space(c):
-		case broken && strings.HasPrefix(l.sql[i:], "--"):
+		case strings.HasPrefix(l.sql[i:], "--"):
 			for i < len(l.sql) && l.sql[i] != '\n' && l.sql[i] != '\r' {
 				i++
 			}
+			broken = true
 		default:
 			return broken && c == '\''
 		}
@@ -208,7 +218,11 @@ func (l *lexer) dollar() (token, bool, error) {
 	}
 	t := token{kind: dollar, start: start, open: open, close: open + i, end: open + i + len(tag)}
 	l.pos = t.end
-	body, err := lex(l.sql, t.open, t.close)
+	if l.depth == deepest {
+		t.opaque = true
+		return t, true, nil
+	}
+	body, err := lexWithin(l.sql, t.open, t.close, l.depth+1)
 	if _, n := placeholder(l.sql[t.open:t.close]); err != nil || n > 0 && n == t.close-t.open {
 		t.opaque, body = true, nil
 	}

@@ -2,8 +2,10 @@ package statements_test
 
 import (
 	"encoding/base64"
+	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -83,14 +85,14 @@ func TestCompileRefuses(t *testing.T) {
 		"SELECT 'open", `SELECT "open`, "SELECT $$open", "SELECT /* open /* */", `SELECT E'open\'`,
 		"BEGIN", "COMMIT", "a; END", "rollback", "/* x */ START TRANSACTION", "PREPARE TRANSACTION 'x'", "ABORT",
 		`SELECT E'\{{name}}'`,
-		"SELECT E'a'\n'b{{name}}'",
+		"SELECT E'a'\n'b{{name}}'", "SELECT E'a' -- c\n'b{{name}}'", "SELECT E'a'--\r -- d\n 'b{{name}}'", "SELECT U&'a' -- c\n'b{{name}}'",
 		"SELECT '\x00'", "SELECT '\xff'",
 	} {
 		if _, err := statements.Compile([]string{sql}); err == nil {
 			t.Errorf("Compile(%q) was taken, want an error", sql)
 		}
 	}
-	for _, sql := range []string{"ROLLBACK TO SAVEPOINT x", "PREPARE x AS SELECT 1", "x"} {
+	for _, sql := range []string{"ROLLBACK TO SAVEPOINT x", "PREPARE x AS SELECT 1", "x", "SELECT E'a' -- 'b'\n", "SELECT E'a' -- c\n, 'b'"} {
 		if _, err := statements.Compile([]string{sql}); err != nil {
 			t.Errorf("Compile(%q): %v", sql, err)
 		}
@@ -133,6 +135,65 @@ func TestRenderEscapes(t *testing.T) {
 			t.Errorf("Render(%q) with %q = %q, want a refusal", tt.sql, tt.value, got)
 		case tt.want != "" && (err != nil || got[0] != tt.want):
 			t.Errorf("Render(%q) with %q = %q, %v, want %q", tt.sql, tt.value, got, err, tt.want)
+		}
+	}
+}
+
+// TestCostGrowsWithTheText: eight times the text is not many times eight times
+// the work, whatever is in it.
+func TestCostGrowsWithTheText(t *testing.T) {
+	nested := func(n int) string {
+		var b strings.Builder
+		for i := range n {
+			fmt.Fprintf(&b, "$a%x$", i)
+		}
+		for i := range n {
+			fmt.Fprintf(&b, "$a%x$", n-1-i)
+		}
+		return b.String()
+	}
+	for name, sql := range map[string]func(n int) string{
+		"dollar quotes": nested, "placeholders": func(n int) string { return strings.Repeat("'{{name}}',", n) },
+	} {
+		cost := func(n int) time.Duration {
+			text, least := "SELECT "+sql(n), time.Hour
+			for range 3 {
+				begun := time.Now()
+				s, err := statements.Compile([]string{text})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := s.Render(values); err != nil {
+					t.Fatal(err)
+				}
+				least = min(least, time.Since(begun))
+			}
+			return least
+		}
+		if small, large := cost(5_000), cost(40_000); large > 25*small {
+			t.Errorf("%s: 5,000 take %s, and 40,000 take %s", name, small, large)
+		}
+	}
+}
+
+// TestDeepQuotes: what is too deep to be read is filled in all the same, by
+// what cannot end a quote at any depth.
+func TestDeepQuotes(t *testing.T) {
+	open, closed := "", ""
+	for i := range 30 {
+		tag := fmt.Sprintf("$t%d$", i)
+		open, closed = open+tag, tag+closed
+	}
+	s, err := statements.Compile([]string{"SELECT " + open + "'{{password}}'" + closed})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.Render(statements.Values{Password: "a-1"}); err != nil || got[0] != "SELECT "+open+"'a-1'"+closed {
+		t.Errorf("Render = %q, %v", got, err)
+	}
+	for _, value := range []string{"a'b", "$t29$", "a$b"} {
+		if got, err := s.Render(statements.Values{Password: value}); err == nil {
+			t.Errorf("Render with %q = %q, want a refusal", value, got)
 		}
 	}
 }

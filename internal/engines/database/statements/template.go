@@ -11,6 +11,7 @@ package statements
 
 import (
 	"fmt"
+	"sort"
 	"strings"
 	"unicode/utf8"
 )
@@ -238,12 +239,12 @@ func (st statement) render(v Values) (string, error) {
 	out := b.String()
 	tokens, err := lex(out, 0, len(out))
 	shift := func(pos int) int {
-		for i := len(st.holes) - 1; i >= 0; i-- {
-			if st.holes[i].end <= pos {
-				return pos + moved[i]
-			}
+		// The holes are in the order in which they stand.
+		i := sort.Search(len(st.holes), func(i int) bool { return st.holes[i].end > pos })
+		if i == 0 {
+			return pos
 		}
-		return pos
+		return pos + moved[i-1]
 	}
 	if err != nil || !sameShape(st.tokens, tokens, shift) {
 		return "", fmt.Errorf("a placeholder touches other text so that its value would change the statement; put it in quotes of its own")
