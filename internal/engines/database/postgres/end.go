@@ -313,7 +313,8 @@ func (f *finisher) becomeMember(ctx context.Context, roles map[string]*ending) e
 	return nil
 }
 
-// own runs the operator's statements, each login's alone.
+// own runs the operator's statements, each login's alone: what those of one
+// role set is gone before another's run.
 func (f *finisher) own(ctx context.Context) error {
 	ran := false
 	for _, e := range f.left() {
@@ -325,12 +326,12 @@ func (f *finisher) own(ctx context.Context) error {
 		if err := f.ownOne(ctx, e); err != nil {
 			return err
 		}
+		if !f.t.clean(f.conn.Conn()) {
+			return errors.New("resetting the connection after revocation statements")
+		}
 	}
 	if !ran {
 		return nil
-	}
-	if !f.t.clean(f.conn.Conn()) {
-		return errors.New("resetting the connection after revocation statements")
 	}
 	// They usually drop the role. One that is gone now is done.
 	list := f.left()

@@ -201,6 +201,17 @@ func TestOperatorsStatements(t *testing.T) {
 		if err := end(t, target, e)[0]; err != nil || l.exists(t, c.Role) {
 			t.Errorf("End by own statements = %v, role exists = %v", err, l.exists(t, c.Role))
 		}
+		// In a batch, too, what one role's set does not reach another's.
+		one, other := l.creation(t), l.creation(t)
+		makeOne(t, target, one, other)
+		sets, asks := ending(one), ending(other)
+		sets.SQL = []string{"SET search_path = nowhere", "SET standard_conforming_strings = off"}
+		asks.SQL = []string{"DO $$ BEGIN IF current_setting('search_path') = 'nowhere' OR current_setting('standard_conforming_strings') = 'off' THEN RAISE 'leaked'; END IF; END $$"}
+		for i, err := range end(t, target, sets, asks) {
+			if err != nil {
+				t.Errorf("ending login %d of a batch with own statements = %v", i, err)
+			}
+		}
 	})
 }
 
