@@ -77,9 +77,9 @@ func (x *exchange) admit(ctx context.Context) error {
 // authorise asks the policies about the operation, the parameters and the
 // wrapping. An update of what is not there yet is a creation.
 func (x *exchange) authorise(ctx context.Context) error {
-	op := x.req.Op
+	op, as := x.req.Op, x.judgedAs()
 	if op == wire.OpUpdate && x.ep != nil && x.ep.HasExists() {
-		u, c := x.set.Allow(x.judged, wire.OpUpdate), x.set.Allow(x.judged, wire.OpCreate)
+		u, c := x.set.AllowAs(x.judged, as, wire.OpUpdate), x.set.AllowAs(x.judged, as, wire.OpCreate)
 		if u.Allowed != c.Allowed || x.u.broker.Enabled() {
 			there, err := x.ep.Exists(ctx, &x.r)
 			switch {
@@ -95,7 +95,7 @@ func (x *exchange) authorise(ctx context.Context) error {
 			x.r.OnlyUpdate = there && !c.Allowed
 		}
 	}
-	d := x.set.Allow(x.judged, op)
+	d := x.set.AllowAs(x.judged, as, op)
 	x.decision = d
 	if !d.Allowed || x.ep != nil && x.ep.Sudo && !d.Sudo() {
 		return errDenied
@@ -107,6 +107,60 @@ func (x *exchange) authorise(ctx context.Context) error {
 		return errDenied
 	}
 	return nil
+}
+
+// judgedAs is the judged path as the endpoint knows it, where it takes a name in
+// several spellings.
+func (x *exchange) judgedAs() policy.As {
+	path, from, ok := x.ep.Known(&x.r)
+	if !ok {
+		return policy.As{}
+	}
+	return asSeen(x.judged, x.r.Path, path, from)
+}
+
+// asSeen makes of what a mount knows a path by, and from where on, what a policy
+// sees, to whom the mount's path is but the end of the whole.
+func asSeen(whole, path, known string, from int) policy.As {
+	above := whole[:len(whole)-len(path)]
+	if known == path {
+		return policy.As{Path: whole, From: len(above) + from}
+	}
+	return policy.As{Path: above + known, From: len(above) + from}
+}
+
+// Known is the path of some request, as a policy in its namespace sees it, as
+// the endpoint knows it: for those who ask what they may do there.
+func (c *Core) Known(ctx context.Context, ns, path string) (policy.As, error) {
+	u, err := c.open()
+	if err != nil {
+		return policy.As{}, err
+	}
+	spaces, err := u.spaces.current(ctx)
+	if err != nil {
+		return policy.As{}, err
+	}
+	mounts, err := u.mounts.current(ctx)
+	if err != nil {
+		return policy.As{}, err
+	}
+	above := spaces.byID[ns]
+	if above == nil {
+		return policy.As{}, nil
+	}
+	space, rest, ok := spaces.find(strings.TrimSuffix(above.Path, "/"), path)
+	if !ok {
+		return policy.As{}, nil
+	}
+	m, rel := mounts.find(space.ID, rest)
+	if m == nil || m.table == nil {
+		return policy.As{}, nil
+	}
+	known, from, ok := m.table.Known(rel)
+	if !ok {
+		return policy.As{}, nil
+	}
+	return asSeen(path, rel, known, from), nil
 }
 
 // params are what the policies' parameter rules judge.

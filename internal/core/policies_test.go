@@ -2,6 +2,7 @@ package core_test
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"github.com/leasehold/leasehold/internal/core"
 	"github.com/leasehold/leasehold/internal/engine"
 	"github.com/leasehold/leasehold/internal/errs"
+	"github.com/leasehold/leasehold/internal/policy"
 	"github.com/leasehold/leasehold/internal/route"
 	"github.com/leasehold/leasehold/internal/secret"
 	"github.com/leasehold/leasehold/internal/storage/mem"
@@ -63,6 +65,95 @@ func TestPolicyExpires(t *testing.T) {
 			t.Errorf("Policy = %+v, %v, want a new one", row, err)
 		}
 	})
+}
+
+// crowd is an engine to which Ann is ann.
+type crowd struct{ asked []string }
+
+type personIn struct {
+	Name string `json:"name"`
+}
+
+func (p *crowd) Routes(t *route.Table) { t.With(p.routes, route.Folds(strings.ToLower)) }
+
+func (p *crowd) routes(t *route.Table) {
+	note := func(_ context.Context, _ *route.Request, in personIn) (route.None, error) {
+		p.asked = append(p.asked, in.Name)
+		return route.None{}, nil
+	}
+	route.List(t, "people", note)
+	route.Read(t, "people/{name}", note)
+	route.Delete(t, "people/{name}", note)
+	route.Write(t, "people/{name}", note, route.Exists(func(_ context.Context, _ *route.Request, in personIn) (bool, error) {
+		return strings.EqualFold(in.Name, "ann"), nil
+	}))
+	route.List(t, "people/{name}/notes", note)
+	route.Write(t, "people/{name}/password", note)
+}
+
+// TestNamesInOtherLetters: where an engine takes a name in several spellings,
+// what policies say about one holds for all. The engine gets what was asked.
+func TestNamesInOtherLetters(t *testing.T) {
+	e := &crowd{}
+	r := openWith(t, mem.New(), map[string]engine.Factory{
+		"secret/people": func(context.Context, engine.Env) (engine.Engine, error) { return e, nil },
+	})
+	r.mount("p/", "people", nil)
+	team := r.space("team")
+	r.mountIn(team, "p/", "people")
+	write := func(name, text string) {
+		t.Helper()
+		if err := r.c.WritePolicy(t.Context(), core.ACLPolicy, "root", name, text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("all", `
+		path "p/*" { capabilities = ["create", "read", "update", "delete", "list"] }
+		path "team/p/*" { capabilities = ["create", "read", "update", "delete", "list"] }
+		path "p/people/ann" { capabilities = ["deny"] }
+		path "p/people/Eve" { capabilities = ["read", "update"] }
+		path "p/people/Ann/notes" { capabilities = ["deny"] }
+		path "p/people/+/password" { capabilities = ["update"] denied_parameters = { "password" = [] } }
+		path "team/p/people/BOB" { capabilities = ["deny"] }`)
+	tok := r.token("all")
+	for _, c := range []struct {
+		op   wire.Op
+		path string
+		want bool
+	}{
+		{wire.OpRead, "p/people/ann", false}, {wire.OpRead, "p/people/Ann", false}, {wire.OpDelete, "p/people/ANN", false},
+		{wire.OpUpdate, "p/people/Ann", false}, {wire.OpRead, "p/people/bob", true}, {wire.OpDelete, "p/people/Bob", true},
+		{wire.OpUpdate, "p/people/Bob", true}, {wire.OpRead, "p/people/eve", true}, {wire.OpDelete, "p/people/eve", false},
+		{wire.OpDelete, "p/people/EVE", false}, {wire.OpUpdate, "p/people/eve", false}, // which would create it
+		{wire.OpList, "p/people/ann/notes/", false}, {wire.OpList, "p/people/ANN/notes/", false}, {wire.OpList, "p/people/Bob/notes/", true},
+		{wire.OpList, "p/people/", true}, {wire.OpUpdate, "p/people/Bob/password", false},
+		{wire.OpRead, "team/p/people/bob", false}, {wire.OpRead, "team/p/people/Bob", false}, {wire.OpRead, "team/p/people/Ann", true},
+	} {
+		e.asked = nil
+		err := r.do(c.op, c.path, tok, `{"password":"x"}`).Err
+		if (err == nil) != c.want || err != nil && !errs.Is(err, errs.Denied) {
+			t.Errorf("%s %s = %v, want it allowed: %v", c.op, c.path, err, c.want)
+		}
+		name, _, _ := strings.Cut(c.path[strings.Index(c.path, "people/")+len("people/"):], "/")
+		if c.want && (len(e.asked) != 1 || e.asked[0] != name) {
+			t.Errorf("%s %s asks the engine for %q", c.op, c.path, e.asked)
+		}
+	}
+	for _, c := range []struct {
+		ns, path string
+		want     policy.As
+	}{
+		{"root", "p/people/Ann", policy.As{Path: "p/people/ann", From: 9}},
+		{"root", "p/people/Ann/password", policy.As{Path: "p/people/ann/password", From: 9}},
+		{"root", "p/people/Ann/notes/", policy.As{Path: "p/people/ann/notes/", From: 9}},
+		{"root", "team/p/people/Ann", policy.As{Path: "team/p/people/ann", From: 14}},
+		{team, "p/people/ann", policy.As{Path: "p/people/ann", From: 9}},
+		{"root", "p/people/", policy.As{}}, {"root", "p/Other/X", policy.As{}}, {"root", "No/mount", policy.As{}}, {"none", "p/people/Ann", policy.As{}},
+	} {
+		if got, err := r.c.Known(t.Context(), c.ns, c.path); err != nil || got != c.want {
+			t.Errorf("Known(%s, %q) = %+v, %v, want %+v", c.ns, c.path, got, err, c.want)
+		}
+	}
 }
 
 // vanishing is an engine whose thing goes away between the policies' question

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/leasehold/leasehold/internal/errs"
@@ -86,6 +87,8 @@ type Endpoint struct {
 	audit  func(dst, body []byte, hash wire.Hasher) []byte
 
 	secrets []string // fields whose type is a secret
+
+	known func(name string) string // see Folds; nil: names are what they say
 }
 
 // Form is how the data of an answer stand in its body.
@@ -135,6 +138,21 @@ func (e *Endpoint) LogIn(ctx context.Context, req *Request, may Permit) (auth *A
 	return e.logIn(ctx, req, may)
 }
 
+// Known is the path of a request with the name in it as the engine knows it, and
+// where in the path the name begins. Not ok: a name is what it says.
+func (e *Endpoint) Known(req *Request) (path string, from int, ok bool) {
+	if e == nil || e.known == nil || req.params.n == 0 {
+		return "", 0, false
+	}
+	from = strings.IndexByte(e.Pattern, '{')
+	name := req.params.kv[0].Value
+	to := e.known(name)
+	if to == name || to == "" { // nothing is there by a name that cannot be one
+		return req.Path, from, true
+	}
+	return req.Path[:from] + to + req.Path[from+len(name):], from, true
+}
+
 // AppendHashedBody appends the request's body for the audit log. Fields whose
 // type is a secret are named as such to hash.
 func (e *Endpoint) AppendHashedBody(dst, body []byte, hash wire.Hasher) []byte {
@@ -178,6 +196,14 @@ func Hidden() Option { return func(e *Endpoint) { e.Hidden = true } }
 // Takes lets the handler see request headers that the mount does not pass
 // through, in canonical form: a standard wants them where it has them.
 func Takes(headers ...string) Option { return func(e *Endpoint) { e.Headers = headers } }
+
+// Folds says that the engine takes the name that is the first parameter of the
+// path in several spellings, and knows it by one, which known gives: in small
+// letters, whatever else it does to it. What policies say about any spelling
+// then holds for all; see Known. Endpoints without a name are as they were.
+func Folds(known func(name string) string) Option {
+	return func(e *Endpoint) { e.known = known }
+}
 
 // RootOnly keeps the endpoint out of every namespace but the root.
 func RootOnly() Option { return func(e *Endpoint) { e.RootOnly = true } }

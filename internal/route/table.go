@@ -194,6 +194,18 @@ func (t *Table) Route(req *Request) (ep *Endpoint, err error) {
 	return ep, err
 }
 
+// Known is Endpoint.Known for a path that somebody asks about, without an
+// operation: all that a path has know its name alike.
+func (t *Table) Known(path string) (known string, from int, ok bool) {
+	for op := wire.OpNone + 1; op < wire.OpHelp && !ok; op++ {
+		req := Request{Op: op, Path: path}
+		if ep, err := t.Route(&req); err == nil {
+			known, from, ok = ep.Known(&req)
+		}
+	}
+	return known, from, ok
+}
+
 // What Lookup says when it finds nothing. Endpoints without an envelope never
 // had a sentence for a wrong method either.
 var (

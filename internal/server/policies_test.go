@@ -3,6 +3,7 @@ package server_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -145,5 +146,47 @@ func TestPolicyNamesInOtherLetters(t *testing.T) {
 	}
 	if status, body := l.ask("GET", "sys/policies/acl/OTHER", tok, ""); status != 200 || !strings.Contains(body, `"name":"other"`) {
 		t.Errorf("reading it = %d %s, want 200", status, body)
+	}
+}
+
+// TestNamesInOtherLetters goes through all that the server knows by a name whose
+// case does not matter: a denial holds however the name is written, in the rule
+// and in the request, and sys/capabilities-self says so.
+func TestNamesInOtherLetters(t *testing.T) {
+	l := startLocal(t, "")
+	for _, method := range []string{"userpass", "approle", "jwt", "kubernetes", "cert", "ldap"} {
+		l.must("POST", "sys/auth/"+method, `{"type": "`+method+`"}`)
+	}
+	names := []string{
+		"auth/userpass/users/%s", "auth/approle/role/%s", "auth/approle/role/%s/policies", "auth/jwt/role/%s", "auth/kubernetes/role/%s",
+		"auth/cert/certs/%s", "auth/cert/crls/%s", "auth/ldap/users/%s", "auth/ldap/groups/%s",
+		"identity/entity/name/%s", "identity/group/name/%s", "sys/policies/acl/%s", "sys/policy/%s",
+		"sys/config/auditing/request-headers/%s", "sys/config/ui/headers/%s",
+	}
+	text := `
+		path "auth/*" { capabilities = ["read", "delete"] }
+		path "identity/*" { capabilities = ["read", "delete"] }
+		path "sys/*" { capabilities = ["read", "update", "delete", "sudo"] }`
+	for _, path := range names {
+		text += fmt.Sprintf("\npath %q { capabilities = [\"deny\"] }", fmt.Sprintf(path, "Ann"))
+		text += fmt.Sprintf("\npath %q { capabilities = [\"deny\"] }", fmt.Sprintf(path, "bob"))
+	}
+	l.must("POST", "sys/policies/acl/most", object(map[string]any{"policy": text}))
+	tok := l.must("POST", "auth/token/create", `{"policies": ["most"], "ttl": "1h"}`).Auth.Token
+	for _, path := range names {
+		for _, name := range []string{"Ann", "ann", "ANN", "bob", "Bob", "Zoe", "zoe"} {
+			path := fmt.Sprintf(path, name)
+			denied := name[0] != 'Z' && name[0] != 'z'
+			if status, body := l.ask("GET", path, tok, ""); (status == 403) != denied {
+				t.Errorf("GET %s = %d %s, want it denied: %v", path, status, body, denied)
+			}
+			if status, body := l.ask("DELETE", path, tok, ""); (status == 403) != denied {
+				t.Errorf("DELETE %s = %d %s, want it denied: %v", path, status, body, denied)
+			}
+			status, body := l.ask("POST", "sys/capabilities-self", tok, object(map[string]any{"paths": path}))
+			if status != 200 || strings.Contains(body, `"deny"`) != denied {
+				t.Errorf("capabilities on %s = %d %s, want deny: %v", path, status, body, denied)
+			}
+		}
 	}
 }

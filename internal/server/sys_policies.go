@@ -145,10 +145,17 @@ func (a access) find(ctx context.Context, text secret.String, from netip.Addr) (
 type rightsIn struct {
 	set   *policy.Set
 	below string // the namespace's path seen from the token's
+	// known is the path that is asked about as its endpoint knows it.
+	known func(path string) policy.As
 }
 
 func (r rightsIn) Capabilities(path string) []string {
-	return r.set.Capabilities(r.below + strings.TrimLeft(path, "/"))
+	path = strings.TrimLeft(path, "/")
+	as := r.known(path)
+	if as.Path != "" {
+		as.Path, as.From = r.below+as.Path, len(r.below)+as.From
+	}
+	return r.set.CapabilitiesAs(r.below+path, as)
 }
 
 func (r rightsIn) Reaches(mount string) bool { return r.set.Reaches(r.below + mount) }
@@ -180,6 +187,18 @@ func (a access) Spend(ctx context.Context, ns string, text secret.String, from n
 	return a.in(ctx, ns, t, set)
 }
 
+// rights of a set in a namespace. A path that no endpoint can be found for, even
+// because the mounts cannot be read, is what it says.
+func (a access) rights(ctx context.Context, ns string, set *policy.Set, below string) rightsIn {
+	return rightsIn{set, below, func(path string) policy.As {
+		as, err := a.c.Known(ctx, ns, path)
+		if err != nil {
+			return policy.As{}
+		}
+		return as
+	}}
+}
+
 // in are the rights of a token in a namespace.
 func (a access) in(ctx context.Context, ns string, t *token.Token, set *policy.Set) (sys.Rights, error) {
 	below, ok, err := a.c.NamespaceBelow(ctx, t.Namespace, ns)
@@ -189,7 +208,7 @@ func (a access) in(ctx context.Context, ns string, t *token.Token, set *policy.S
 	if err != nil {
 		return nil, err
 	}
-	return rightsIn{set, below}, nil
+	return a.rights(ctx, ns, set, below), nil
 }
 
 func (a access) OfAccessor(ctx context.Context, ns, accessor string) (sys.Rights, error) {
@@ -205,7 +224,7 @@ func (a access) OfAccessor(ctx context.Context, ns, accessor string) (sys.Rights
 	if err != nil {
 		return nil, err
 	}
-	return rightsIn{set: s}, nil
+	return a.rights(ctx, ns, s, ""), nil
 }
 
 func (a access) Resultant(ctx context.Context, text secret.String) (wire.Data, error) {

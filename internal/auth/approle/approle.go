@@ -53,7 +53,9 @@ func (e *Engine) Close() error {
 }
 
 // Routes declares the method's endpoints.
-func (e *Engine) Routes(t *route.Table) {
+func (e *Engine) Routes(t *route.Table) { t.With(e.routes, route.Folds(known)) }
+
+func (e *Engine) routes(t *route.Table) {
 	route.Login(t, "login", e.login, route.LockedBy(loginIn.alias), route.RoleOf(e.loginRole), route.Doc("Log in with a role id and a secret id."))
 	route.Write(t, "tidy/secret-id", e.tidy, route.Status(202), route.Doc("Delete secret ids that have expired, now."))
 

@@ -16,7 +16,10 @@ type roleIn struct {
 	Name string `json:"role_name" doc:"Name of the role; upper and lower case are the same."`
 }
 
-func (in roleIn) name() string { return strings.ToLower(in.Name) }
+func (in roleIn) name() string { return known(in.Name) }
+
+// known is a role's name as rows have it.
+func known(name string) string { return strings.ToLower(name) }
 
 // What bounds names and ids: a key has room for the one, and nobody types more
 // than the other.

@@ -112,7 +112,9 @@ func (e *Engine) Close() error {
 }
 
 // Routes declares the method's endpoints.
-func (e *Engine) Routes(t *route.Table) {
+func (e *Engine) Routes(t *route.Table) { t.With(e.routes, route.Folds(roleName)) }
+
+func (e *Engine) routes(t *route.Table) {
 	route.Login(t, "login", e.login, route.RoleOf(loginRole), route.Doc("Log in with the TLS certificate of the connection."))
 
 	route.List(t, "certs", e.listRoles, route.Doc("List the roles: what is trusted."))

@@ -46,7 +46,9 @@ func (e *Engine) Close() error {
 }
 
 // Routes declares the method's endpoints.
-func (e *Engine) Routes(t *route.Table) {
+func (e *Engine) Routes(t *route.Table) { t.With(e.routes, route.Folds(roles.Known)) }
+
+func (e *Engine) routes(t *route.Table) {
 	route.Read(t, "config", e.readConfig, route.Doc("Read where the keys come from."))
 	route.Write(t, "config", e.writeConfig, route.Doc("Say where the keys come from that tokens are signed with."))
 

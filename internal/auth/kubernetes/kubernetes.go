@@ -59,7 +59,9 @@ func (e *Engine) Close() error {
 }
 
 // Routes declares the method's endpoints.
-func (e *Engine) Routes(t *route.Table) {
+func (e *Engine) Routes(t *route.Table) { t.With(e.routes, route.Folds(roles.Known)) }
+
+func (e *Engine) routes(t *route.Table) {
 	route.Read(t, "config", e.readConfig, route.Doc("Read which cluster is asked."))
 	route.Write(t, "config", e.writeConfig, route.Doc("Say which cluster's API server is asked about tokens."))
 

@@ -60,7 +60,11 @@ func New(_ context.Context, env engine.Env) (engine.Engine, error) {
 }
 
 // Routes declares the method's endpoints.
-func (e *Engine) Routes(t *route.Table) {
+// Policies tell names apart by case in no directory, also not with
+// case_sensitive_names: that is known only when the store was read.
+func (e *Engine) Routes(t *route.Table) { t.With(e.routes, route.Folds(fold)) }
+
+func (e *Engine) routes(t *route.Table) {
 	route.Login(t, "login/{username...}", e.login, route.LockedBy(func(in loginIn) string { return fold(in.Username) }),
 		route.Doc("Log in with a name and a password of the directory."))
 

@@ -58,8 +58,11 @@ type NameIn struct {
 	Name string `json:"name" doc:"Name of the role; upper case counts as lower."`
 }
 
+// Known is a role's name as rows have it.
+func Known(name string) string { return strings.ToLower(name) }
+
 // Key of a role's row.
-func Key(name string) string { return prefix + strings.ToLower(name) }
+func Key(name string) string { return prefix + Known(name) }
 
 // At reads a role; nil when there is none.
 func (s Store[T, R]) At(r storage.Reader, name string) (R, error) {

@@ -43,7 +43,9 @@ func New(_ context.Context, env engine.Env) (engine.Engine, error) {
 }
 
 // Routes declares the method's endpoints.
-func (e *Engine) Routes(t *route.Table) {
+func (e *Engine) Routes(t *route.Table) { t.With(e.routes, route.Folds(known)) }
+
+func (e *Engine) routes(t *route.Table) {
 	route.Login(t, "login/{username}", e.login, route.LockedBy(loginIn.name), route.Doc("Log in with a password."))
 
 	route.List(t, "users", e.listUsers, route.Doc("List the users."))
@@ -58,7 +60,10 @@ type userIn struct {
 	Username string `json:"username" doc:"Name of the user; upper and lower case are the same."`
 }
 
-func (in userIn) name() string { return strings.ToLower(in.Username) }
+func (in userIn) name() string { return known(in.Username) }
+
+// known is a name as rows have it.
+func known(name string) string { return strings.ToLower(name) }
 
 // mostName bounds a name: a key has room for it, and lockouts count it.
 const mostName = 256

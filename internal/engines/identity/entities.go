@@ -14,15 +14,16 @@ import (
 )
 
 func (e *Engine) entityRoutes(t *route.Table) {
+	folds := route.Folds(folded)
 	route.Write(t, "entity", e.writeEntity, route.Doc("Make an entity, or change the one with the id or name."))
 	route.List(t, "entity/id", e.listEntityIDs, route.Doc("List the entities by id."))
 	route.Read(t, "entity/id/{id}", e.readEntity, route.Doc("Read an entity."))
 	route.Write(t, "entity/id/{id}", e.writeEntity, route.Doc("Change an entity."))
 	route.Delete(t, "entity/id/{id}", e.deleteEntity, route.Doc("Delete an entity with its aliases. Its tokens are refused from then on."))
 	route.List(t, "entity/name", e.listEntityNames, route.Doc("List the entities by name."))
-	route.Read(t, "entity/name/{name...}", e.readEntityByName, route.Doc("Read the entity with a name."))
-	route.Write(t, "entity/name/{name...}", e.writeEntity, route.Doc("Make or change the entity with a name."))
-	route.Delete(t, "entity/name/{name...}", e.deleteEntityByName, route.Doc("Delete the entity with a name, with its aliases."))
+	route.Read(t, "entity/name/{name...}", e.readEntityByName, folds, route.Doc("Read the entity with a name."))
+	route.Write(t, "entity/name/{name...}", e.writeEntity, folds, route.Doc("Make or change the entity with a name."))
+	route.Delete(t, "entity/name/{name...}", e.deleteEntityByName, folds, route.Doc("Delete the entity with a name, with its aliases."))
 	route.Write(t, "entity/batch-delete", e.deleteEntities, route.Doc("Delete entities with their aliases."))
 	route.Write(t, "entity/merge", e.mergeEntities, route.Doc("Make several entities one."))
 }

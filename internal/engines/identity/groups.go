@@ -14,15 +14,16 @@ import (
 )
 
 func (e *Engine) groupRoutes(t *route.Table) {
+	folds := route.Folds(folded)
 	route.Write(t, "group", e.writeGroup, route.Doc("Make a group, or change the one with the id or name."))
 	route.List(t, "group/id", e.listGroupIDs, route.Doc("List the groups by id."))
 	route.Read(t, "group/id/{id}", e.readGroup, route.Doc("Read a group."))
 	route.Write(t, "group/id/{id}", e.writeGroup, route.Doc("Change a group."))
 	route.Delete(t, "group/id/{id}", e.deleteGroup, route.Doc("Delete a group. Its members stay."))
 	route.List(t, "group/name", e.listGroupNames, route.Doc("List the groups by name."))
-	route.Read(t, "group/name/{name...}", e.readGroupByName, route.Doc("Read the group with a name."))
-	route.Write(t, "group/name/{name...}", e.writeGroup, route.Doc("Make or change the group with a name."))
-	route.Delete(t, "group/name/{name...}", e.deleteGroupByName, route.Doc("Delete the group with a name. Its members stay."))
+	route.Read(t, "group/name/{name...}", e.readGroupByName, folds, route.Doc("Read the group with a name."))
+	route.Write(t, "group/name/{name...}", e.writeGroup, folds, route.Doc("Make or change the group with a name."))
+	route.Delete(t, "group/name/{name...}", e.deleteGroupByName, folds, route.Doc("Delete the group with a name. Its members stay."))
 
 	route.Write(t, "group-alias", e.writeGroupAlias, route.Doc("Say which group of an auth method fills an external group."))
 	route.List(t, "group-alias/id", e.listGroupAliases, route.Doc("List the aliases of groups."))

@@ -107,9 +107,12 @@ type memberOf struct {
 	By map[string]string `json:"by,omitempty"`
 }
 
+// folded is a name as names are compared.
+func folded(name string) string { return strings.ToLower(name) }
+
 // nameKey stands for a name in keys.
 func nameKey(name string) string {
-	h := sha256.Sum256([]byte(strings.ToLower(name)))
+	h := sha256.Sum256([]byte(folded(name)))
 	return hex.EncodeToString(h[:20])
 }
 

@@ -47,9 +47,10 @@ func (e *Engine) auditRoutes(t *route.Table) {
 
 	const headers = "config/auditing/request-headers"
 	route.Read(t, headers, e.listAuditHeaders, top, sudo, route.Doc("List the request headers that are recorded."))
-	route.Read(t, headers+"/{header}", e.readAuditHeader, top, sudo, route.Doc("Read whether a recorded header is hashed."))
-	route.Write(t, headers+"/{header}", e.writeAuditHeader, sudo, route.Doc("Record a request header."))
-	route.Delete(t, headers+"/{header}", e.deleteAuditHeader, sudo, route.Doc("Record a header no longer."))
+	folds := route.Folds(strings.ToLower)
+	route.Read(t, headers+"/{header}", e.readAuditHeader, top, sudo, folds, route.Doc("Read whether a recorded header is hashed."))
+	route.Write(t, headers+"/{header}", e.writeAuditHeader, sudo, folds, route.Doc("Record a request header."))
+	route.Delete(t, headers+"/{header}", e.deleteAuditHeader, sudo, folds, route.Doc("Record a header no longer."))
 }
 
 type auditOut struct {

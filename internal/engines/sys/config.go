@@ -42,9 +42,10 @@ func (e *Engine) configRoutes(t *route.Table) {
 	route.Write(t, "config/reload/{subsystem}", e.reload, route.Doc("Read a part of the configuration again."))
 
 	route.List(t, "config/ui/headers", e.listUIHeaders, sudo, route.Doc("List the headers that the UI answers with."))
-	route.Read(t, "config/ui/headers/{header}", e.readUIHeader, sudo, route.Doc("Read a header that the UI answers with."))
-	route.Write(t, "config/ui/headers/{header}", e.writeUIHeader, sudo, route.Doc("Set a header that the UI answers with."))
-	route.Delete(t, "config/ui/headers/{header}", e.deleteUIHeader, sudo, route.Doc("Remove a header that the UI answers with."))
+	folds := route.Folds(strings.ToLower)
+	route.Read(t, "config/ui/headers/{header}", e.readUIHeader, sudo, folds, route.Doc("Read a header that the UI answers with."))
+	route.Write(t, "config/ui/headers/{header}", e.writeUIHeader, sudo, folds, route.Doc("Set a header that the UI answers with."))
+	route.Delete(t, "config/ui/headers/{header}", e.deleteUIHeader, sudo, folds, route.Doc("Remove a header that the UI answers with."))
 }
 
 type corsOut struct {

@@ -158,7 +158,7 @@ func (e *Engine) Routes(t *route.Table) {
 	e.namespaceRoutes(t)
 	e.authRoutes(t)
 	e.remountRoutes(t)
-	e.policyRoutes(t)
+	t.With(e.policyRoutes, route.Folds(kept))
 	e.passwordRoutes(t)
 	e.capabilityRoutes(t)
 	e.leaseRoutes(t)
