@@ -41,10 +41,10 @@ func expand(given []string) ([]string, error) {
 }
 
 // decodeBase64 tells base64 from SQL: no statement is one word, and what is
-// inside the base64 of one has white space.
+// inside the base64 of one has white space. Tools break base64 into lines.
 func decodeBase64(s string) (string, bool) {
 	s = strings.TrimSpace(s)
-	if len(s) < 8 || strings.ContainsAny(s, " \t\r\n;") {
+	if len(s) < 8 || strings.ContainsAny(s, " \t;") {
 		return "", false
 	}
 	b, err := base64.StdEncoding.DecodeString(s)

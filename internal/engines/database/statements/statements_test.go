@@ -26,6 +26,7 @@ func TestRenderForms(t *testing.T) {
 		{"a list", strings.SplitAfter(two, "; ")},
 		{"JSON", []string{asJSON}},
 		{"base64", []string{base64.StdEncoding.EncodeToString([]byte(two))}},
+		{"base64 in lines", []string{lines(base64.StdEncoding.EncodeToString([]byte(two)))}},
 		{"JSON in base64", []string{base64.StdEncoding.EncodeToString([]byte(asJSON))}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -44,6 +45,15 @@ func TestRenderForms(t *testing.T) {
 	}
 }
 
+// lines breaks a text as the tool base64 does.
+func lines(s string) string {
+	var b strings.Builder
+	for ; len(s) > 76; s = s[76:] {
+		b.WriteString(s[:76] + "\r\n")
+	}
+	return b.String() + s + "\n"
+}
+
 func TestSplit(t *testing.T) {
 	for _, tt := range []struct {
 		sql  string
@@ -53,6 +63,7 @@ func TestSplit(t *testing.T) {
 		{" ; ;; -- nothing\n /* ; */", nil},
 		{"a; b", []string{"a", "b"}},
 		{"DROP", []string{"DROP"}}, // four letters that are base64 too
+		{"SELECT\nlength", []string{"SELECT\nlength"}},
 		{`SELECT ';', "x;y", E'\';', $$;$$, $t$;$$;$t$ -- ;` + "\n/* ; /* ; */ ; */; b", []string{
 			`SELECT ';', "x;y", E'\';', $$;$$, $t$;$$;$t$ -- ;` + "\n/* ; /* ; */ ; */", "b"}},
 		{`SELECT 'it''s;'; b`, []string{`SELECT 'it''s;'`, "b"}},
