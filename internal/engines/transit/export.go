@@ -191,7 +191,7 @@ func (e *Engine) backup(ctx context.Context, _ *route.Request, in nameIn) (backu
 
 type restoreIn struct {
 	nameIn
-	Backup string `json:"backup" doc:"What backing up gave."`
+	Backup string `json:"backup" doc:"What backing up gave, here or at a Vault or OpenBao."`
 	Force  bool   `json:"force" doc:"Whether a key that is there is replaced."`
 }
 
@@ -268,7 +268,13 @@ func parseBackup(text string) (*backupBlob, error) {
 	if err := wire.Unmarshal(b, blob); err != nil {
 		return nil, errs.Wrap(errs.Invalid, err, "the backup cannot be read: it is none, or damaged")
 	}
-	if blob.V != formatOfRows {
+	switch blob.V {
+	case formatOfRows:
+	case 0: // none of ours
+		if blob, err = parseForeign(b); err != nil {
+			return nil, errs.New(errs.Invalid, "the backup is none of Leasehold's, and as one of Vault's it cannot be restored: %v", err)
+		}
+	default:
 		return nil, errs.New(errs.Invalid, "the backup has a format that this server does not know")
 	}
 	k := &blob.Key

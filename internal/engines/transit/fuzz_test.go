@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"math/big"
 	"strings"
 	"testing"
 
@@ -135,6 +136,9 @@ func FuzzBackup(f *testing.F) {
 		}
 		f.Add(blob)
 	}
+	f.Add([]byte(published))
+	f.Add([]byte(foreign(f, 0, object{"derived": true, "kdf": 1}, foreignEntry{Key: make([]byte, 32)}, foreignEntry{Key: make([]byte, 32)})))
+	f.Add([]byte(foreign(f, 1, nil, foreignEntry{D: big.NewInt(7)})))
 	f.Add([]byte(`{"leasehold_transit_backup":1,"key":{"v":1,"spec":{"type":"hmac","size":32},"latest":1},"versions":[{"number":1,"row":{"v":1,"secret":""}}]}`))
 	f.Add([]byte(`{"leasehold_transit_backup":1,"key":{"v":1,"derived":true,"spec":{"type":"ml-kem-768"},"latest":1},"versions":[]}`))
 	m = open(f, mem.New())
