@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -34,6 +35,7 @@ type fenceRow struct {
 	V      int       `json:"v"`
 	Reason string    `json:"reason"`
 	Since  time.Time `json:"since"`
+	Epoch  uint64    `json:"epoch,omitempty"` // the newest of another life of this store that a target shows
 }
 
 const (
@@ -41,6 +43,9 @@ const (
 	clockStep  = 5 * time.Minute
 	clockEvery = 10 * time.Second
 	seenEvery  = time.Minute
+	// epochMost is the newest epoch that is taken over from a target, where
+	// whoever runs it may make one up: a mark has room for 19 digits.
+	epochMost = 1 << 62
 )
 
 // fence says whether expiry waits. Issuing and explicit revocation go on.
@@ -52,6 +57,10 @@ type fence struct {
 	// owed says that the clock row and the fence that stands are yet to be
 	// written: keepTime does.
 	owed atomic.Bool
+
+	mu    sync.Mutex // held by whoever raises or lifts it; guards what follows
+	shown uint64     // the newest epoch of another life of this store that a target showed
+	taken uint64     // the newest that the fence was lifted over
 }
 
 // clockSet is one moment by the world's clock and by the machine's own.
@@ -160,25 +169,59 @@ func putJSON(tx storage.Tx, key string, v any) error {
 	return tx.Put(key, b)
 }
 
+// raise fences expiry, unless it is.
 func (u *unsealed) raise(row *fenceRow) {
-	u.fence.reason.Store(row)
-	if !u.fence.up.Swap(true) {
-		u.core.log.Warn("expiry is fenced: no lease or token expires until an operator has looked; confirm with `leasehold operator fence lift`",
-			"reason", row.Reason)
+	u.fence.mu.Lock()
+	defer u.fence.mu.Unlock()
+	if !u.fence.up.Load() {
+		u.raiseLocked(row)
 	}
 }
 
-// raiseFence fences expiry for a reason found while running.
-func (u *unsealed) raiseFence(reason string) {
-	if u.fence.up.Load() {
+func (u *unsealed) raiseLocked(row *fenceRow) {
+	u.fence.shown = max(u.fence.shown, row.Epoch)
+	u.fence.reason.Store(row)
+	u.fence.up.Store(true)
+	u.core.log.Warn("expiry is fenced: no lease or token expires until an operator has looked; confirm with `leasehold operator fence lift`",
+		"reason", row.Reason)
+}
+
+// laterLife fences expiry because a target shows marks of an epoch that this
+// store never had. A fence that stands already takes it up: what an operator
+// lifts is all that was found.
+func (u *unsealed) laterLife(epoch uint64, reason string) {
+	if !u.foundLife(epoch, reason) {
 		return
 	}
-	row := &fenceRow{V: 1, Reason: reason, Since: u.core.cfg.Now().Round(0)}
-	u.raise(row) // at once; the row makes it last
-	_, err := u.store.Update(context.WithoutCancel(u.ctx), func(tx storage.Tx) error { return putJSON(tx, fenceKey, row) })
-	if err != nil {
+	// It holds at once; the row makes it last.
+	if _, err := u.store.Update(context.WithoutCancel(u.ctx), u.putFence); err != nil {
 		u.core.log.Error("storing the fence", "error", err)
 	}
+}
+
+func (u *unsealed) foundLife(epoch uint64, reason string) (news bool) {
+	f := &u.fence
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if epoch <= max(f.shown, f.taken) {
+		return false
+	}
+	row := &fenceRow{V: 1, Reason: reason, Since: u.core.cfg.Now().Round(0), Epoch: epoch}
+	if f.up.Load() {
+		stands := f.reason.Load()
+		row.Reason, row.Since = stands.Reason+"; "+reason, stands.Since
+	}
+	u.raiseLocked(row)
+	return true
+}
+
+// putFence writes the fence as it is when the transaction runs: whichever of
+// two that raise and lift it comes last, the row is true.
+func (u *unsealed) putFence(tx storage.Tx) error {
+	if !u.fence.up.Load() {
+		return tx.Delete(fenceKey)
+	}
+	return putJSON(tx, fenceKey, u.fence.reason.Load())
 }
 
 // setClock takes the clock as right from now on.
@@ -230,8 +273,8 @@ func (u *unsealed) keepTime(ctx context.Context) {
 			}
 			row.Seen = later(row.Seen, now)
 			row.Epoch = max(row.Epoch, u.origin.Epoch)
-			if f := u.fence.reason.Load(); owed && u.fence.up.Load() {
-				if err := putJSON(tx, fenceKey, f); err != nil {
+			if owed {
+				if err := u.putFence(tx); err != nil {
 					return err
 				}
 			}
@@ -260,18 +303,61 @@ func (c *Core) Fence() (Fence, error) {
 }
 
 // LiftFence lets expiry go on: an operator has compared the targets.
+//
+// That holds for what they have shown until then, also at later starts: the
+// store's own epoch passes the newest mark in the transaction that deletes the
+// fence. So what is made from the next start on is newer than all marks of the
+// life that was lost, and another restore is noticed by it. A target that shows
+// a newer one later was not compared, and raises the fence again.
 func (c *Core) LiftFence(ctx context.Context) error {
 	u, err := c.open()
 	if err != nil {
 		return err
 	}
-	u.setClock()                    // by which the operator has compared
-	stood := u.fence.up.Swap(false) // before the row is deleted, so that keepTime does not write it anew
-	if _, err := u.store.Update(ctx, func(tx storage.Tx) error { return tx.Delete(fenceKey) }); err != nil {
-		u.fence.up.Store(stood)
+	u.setClock() // by which the operator has compared
+	f := &u.fence
+	f.mu.Lock()
+	stood, before, taken := f.up.Load(), f.taken, max(f.taken, f.shown)
+	f.taken = taken
+	f.up.Store(false) // before the row is deleted, so that keepTime does not write it anew
+	f.mu.Unlock()
+	_, err = u.store.Update(ctx, func(tx storage.Tx) error {
+		if err := passEpoch(tx, min(taken, epochMost)); err != nil {
+			return err
+		}
+		return u.putFence(tx)
+	})
+	if err != nil {
+		f.mu.Lock()
+		f.taken = before
+		f.up.Store(f.up.Load() || stood)
+		f.mu.Unlock()
+		if stood {
+			f.owed.Store(true) // its row may be gone by now
+		}
 		return err
 	}
 	u.lanes.Resume()
 	c.log.Info("expiry goes on: the fence was lifted")
 	return nil
+}
+
+// passEpoch has the next start begin an epoch after one.
+func passEpoch(tx storage.Tx, epoch uint64) error {
+	if epoch == 0 {
+		return nil
+	}
+	b, err := tx.Get(clockKey)
+	if err != nil {
+		return err
+	}
+	var row clockRow
+	if err := json.Unmarshal(b, &row); err != nil {
+		return fmt.Errorf("clock row: %w", err)
+	}
+	if row.Epoch >= epoch {
+		return nil
+	}
+	row.Epoch = epoch
+	return putJSON(tx, clockKey, row)
 }

@@ -1,6 +1,7 @@
 package core_test
 
 import (
+	"bytes"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -8,6 +9,8 @@ import (
 
 	"github.com/leasehold/leasehold/internal/errs"
 	"github.com/leasehold/leasehold/internal/lease"
+	"github.com/leasehold/leasehold/internal/storage"
+	"github.com/leasehold/leasehold/internal/storage/fault"
 	"github.com/leasehold/leasehold/internal/storage/mem"
 	"github.com/leasehold/leasehold/internal/token"
 	"github.com/leasehold/leasehold/internal/wire"
@@ -125,5 +128,183 @@ func TestClockIsMoved(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// copied is another store with the same rows, as a backup of it is.
+func copied(t *testing.T, from storage.Backend) storage.Backend {
+	t.Helper()
+	rows := map[string][]byte{}
+	err := from.View(t.Context(), func(v storage.View) error {
+		return v.Scan("", "", 0, func(key string, value []byte) bool { rows[key] = bytes.Clone(value); return true })
+	})
+	to := mem.New()
+	for key, value := range rows {
+		if err == nil {
+			_, err = to.Update(t.Context(), func(tx storage.Tx) error { return tx.Put(key, value) })
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return to
+}
+
+// restore starts the server on another store.
+func (l *lab) restore(db storage.Backend) {
+	l.t.Helper()
+	l.c.Stop(time.Second)
+	l.db = db
+	l.restart()
+}
+
+// fence checks whether expiry waits, for a reason with these words.
+func (l *lab) fence(when string, want ...string) {
+	l.t.Helper()
+	f, err := l.c.Fence()
+	if err != nil || f.Fenced != (len(want) > 0) {
+		l.t.Errorf("%s Fence = %+v, %v, want one: %v", when, f, err, len(want) > 0)
+	}
+	for _, w := range want {
+		if !strings.Contains(f.Reason, w) {
+			l.t.Errorf("%s Fence = %+v, want %q in the reason", when, f, w)
+		}
+	}
+}
+
+func (l *lab) lift() {
+	l.t.Helper()
+	if err := l.c.LiftFence(l.t.Context()); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+// TestLiftedFence restores a store whose target has marks of the life that was
+// lost. The fence is lifted over them once for all; it is not over newer ones,
+// nor over those that are made after another restore of the same backup.
+func TestLiftedFence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t, mem.New())
+		meet := func() { l.t.Helper(); l.ok(wire.OpUpdate, "db/meet", l.root, "") }
+		backup := copied(t, l.db)
+		l.target.shows(40)
+		l.restore(copied(t, backup))
+		meet()
+		l.fence("restored:", "epoch 40")
+		l.lift()
+		meet()
+		l.fence("lifted, and met again:")
+		for range 3 {
+			l.restart()
+			meet()
+			l.fence("lifted, and started again:")
+		}
+
+		// A target that could not be reached then was not compared.
+		l.target.shows(90)
+		meet()
+		l.fence("at a target with newer marks:", "epoch 90")
+		l.restart()
+		l.target.setDown(true)
+		l.fence("still, after another start:", "epoch 90")
+		l.lift() // before any target was met again
+		l.restart()
+		l.target.setDown(false)
+		meet()
+		l.fence("lifted over what an earlier start was shown:")
+
+		// What is made since is newer than all that was lost.
+		l.issue("db/creds/a", l.root)
+		l.restore(backup)
+		meet()
+		l.fence("restored once more:", "marks of epoch")
+	})
+}
+
+// TestFenceTakesUpMarks lets a target show marks while a fence stands for
+// another reason: one lift is for both.
+func TestFenceTakesUpMarks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t, mem.New())
+		l.c.Stop(time.Second)
+		l.ahead.Store(int64(800 * time.Hour))
+		l.restart()
+		l.fence("after a month:", "last used")
+		for _, epoch := range []uint64{40, 40, 50, 40} {
+			l.target.shows(epoch)
+			l.ok(wire.OpUpdate, "db/meet", l.root, "")
+		}
+		l.fence("at a target with newer marks:", "last used", "epoch 40", "epoch 50")
+		if f, _ := l.c.Fence(); strings.Count(f.Reason, "epoch") != 2 {
+			t.Errorf("the reason is %q, want each epoch once", f.Reason)
+		}
+		l.restart()
+		l.fence("after another start:", "last used", "epoch 50")
+		l.lift()
+		l.restart()
+		l.target.shows(50)
+		l.ok(wire.OpUpdate, "db/meet", l.root, "")
+		l.fence("lifted:")
+	})
+}
+
+// TestMarksMadeUp has a target show an epoch that no store reaches: lifting does
+// not bring ours near the end of what a mark has room for.
+func TestMarksMadeUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t, mem.New())
+		l.target.shows(9999999999999999999)
+		l.ok(wire.OpUpdate, "db/meet", l.root, "")
+		l.fence("met:", "epoch 9999999999999999999")
+		l.lift()
+		l.restart()
+		l.target.shows(0)
+		l.issue("db/creds/a", l.root)
+		if n := l.target.newest; n < 1<<62 || n > 5e18 {
+			t.Errorf("the next start marks with epoch %d", n)
+		}
+	})
+}
+
+// TestLiftIsCutAnywhere kills the store at each of its calls while the fence is
+// lifted: at the next start it stands, or is lifted for good.
+func TestLiftIsCutAnywhere(t *testing.T) {
+	cut := func(n int) (calls int) {
+		synctest.Test(t, func(t *testing.T) {
+			db := fault.Wrap(mem.New())
+			l := newLab(t, db)
+			l.target.shows(40)
+			l.ok(wire.OpUpdate, "db/meet", l.root, "")
+			synctest.Wait()
+			if n > 0 {
+				db.Set(fault.From(n))
+			} else {
+				db.Set(nil)
+			}
+			err := l.c.LiftFence(t.Context())
+			calls = len(db.Calls())
+			if f, ferr := l.c.Fence(); ferr != nil || f.Fenced != (err != nil) {
+				t.Errorf("call %d: LiftFence = %v, then Fence = %+v, %v", n, err, f, ferr)
+			}
+			l.c.Stop(0)
+			db.Set(nil)
+			l.start()
+			l.unseal()
+			before, berr := l.c.Fence()
+			l.ok(wire.OpUpdate, "db/meet", l.root, "")
+			after, aerr := l.c.Fence()
+			if berr != nil || aerr != nil || before.Fenced != after.Fenced || err == nil && after.Fenced {
+				t.Errorf("call %d: LiftFence = %v; Fence at the next start = %+v, %v, and with the target met %+v, %v",
+					n, err, before, berr, after, aerr)
+			}
+		})
+		return calls
+	}
+	calls := cut(0)
+	if calls == 0 {
+		t.Fatal("lifting a fence makes no call")
+	}
+	for n := 1; n <= calls; n++ {
+		cut(n)
 	}
 }

@@ -293,7 +293,7 @@ func (u *unsealed) load(m *Mount, s *space, have *mounted) *mounted {
 		Password: func(ctx context.Context, name string) (secret.String, error) {
 			return u.password(ctx, m.Namespace, name)
 		},
-		Fence: u.raiseFence, Leases: mountLeases{u},
+		Fence: u.laterLife, Leases: mountLeases{u},
 	})
 	if err != nil {
 		cancel()

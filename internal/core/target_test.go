@@ -6,9 +6,11 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -34,6 +36,7 @@ type target struct {
 	mu     sync.Mutex
 	logins map[string]string // by user: the mark
 	down   bool
+	newest uint64 // the newest epoch of a mark, also of logins that are gone
 	making func() // called by each creation, before it
 }
 
@@ -59,7 +62,18 @@ func (g *target) make(user, mark string) error {
 		return lane.ConnFault(errors.New("the target is down"))
 	}
 	g.logins[user] = mark
+	if part := strings.Split(mark, ":"); len(part) > 2 {
+		epoch, _ := strconv.ParseUint(part[2], 10, 64)
+		g.newest = max(g.newest, epoch)
+	}
 	return nil
+}
+
+// shows lets the target have marks of an epoch.
+func (g *target) shows(epoch uint64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.newest = epoch
 }
 
 func (g *target) end(_ context.Context, _ string, items []*lease.Ending[login]) {
@@ -89,6 +103,7 @@ type issuer struct {
 	env  engine.Env
 	at   *target
 	kind *lease.Kind[login]
+	met  atomic.Bool
 }
 
 type issued struct {
@@ -103,8 +118,28 @@ type credsIn struct {
 
 func issuers(at *target) map[string]engine.Factory {
 	return map[string]engine.Factory{"secret/issuer": func(_ context.Context, env engine.Env) (engine.Engine, error) {
-		return &issuer{env: env, at: at, kind: &lease.Kind[login]{Name: "login", Version: 1, End: at.end}}, nil
+		e := &issuer{env: env, at: at}
+		e.kind = &lease.Kind[login]{Name: "login", Version: 1, Meet: e.meet, End: at.end}
+		return e, nil
 	}}
+}
+
+// meet looks for marks of a later life of the store, once.
+func (e *issuer) meet(context.Context, string, login) error {
+	if e.met.Load() {
+		return nil
+	}
+	e.at.mu.Lock()
+	down, newest := e.at.down, e.at.newest
+	e.at.mu.Unlock()
+	if down {
+		return lane.ConnFault(errors.New("the target is down"))
+	}
+	if newest > e.env.Origin.Epoch {
+		e.env.Fence(newest, fmt.Sprintf("the target shows marks of epoch %d", newest))
+	}
+	e.met.Store(true)
+	return nil
 }
 
 func (e *issuer) Kinds() []lease.AnyKind { return []lease.AnyKind{e.kind} }
@@ -114,6 +149,11 @@ func (e *issuer) Routes(t *route.Table) {
 	route.Write(t, "config", func(ctx context.Context, _ *route.Request, _ route.None) (route.None, error) {
 		_, err := e.env.Store.Update(ctx, func(tx storage.Tx) error { return tx.Put("config", []byte("1")) })
 		return route.None{}, err
+	})
+	// As when a connection is written anew: the target is met another time.
+	route.Write(t, "meet", func(ctx context.Context, _ *route.Request, _ route.None) (route.None, error) {
+		e.met.Store(false)
+		return route.None{}, e.meet(ctx, "", login{})
 	})
 }
 

@@ -44,8 +44,9 @@ type Env struct {
 	// Password draws one by a stored password policy.
 	Password func(ctx context.Context, policy string) (secret.String, error)
 	// Fence holds back expiry everywhere, for a reason an operator can act
-	// on: a target shows marks of an epoch that this store never had.
-	Fence func(reason string)
+	// on: a target shows marks of an epoch that this store never had. The
+	// newest is given, by which lifting the fence is remembered.
+	Fence func(epoch uint64, reason string)
 	// Leases counts and finds the leases of this mount.
 	Leases Leases
 }

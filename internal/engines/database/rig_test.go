@@ -50,6 +50,7 @@ type rig struct {
 	table  *route.Table
 	fenced atomic.Value
 	epoch  uint64
+	owner  string        // the token that issues; "" is none
 	limit  time.Duration // for making a credential; zero is the default
 	stop   func()
 }
@@ -107,7 +108,7 @@ func (r *rig) start() {
 		MountID: leaseMount.ID, Namespace: "root", Type: "database",
 		Store: storage.Prefix(r.store, slice), Key: func(rel string) string { return slice + rel },
 		Lanes: r.lanes, Origin: origin, Now: time.Now, Log: slog.New(slog.DiscardHandler), Leases: r.leases,
-		Fence: func(reason string) { r.fenced.Store(reason) },
+		Fence: func(_ uint64, reason string) { r.fenced.Store(reason) },
 		Password: func(_ context.Context, policy string) (secret.String, error) {
 			if policy == "" {
 				return password.Default().Generate(nil)
@@ -288,7 +289,7 @@ func (r *rig) issue(role string) (c credential, err error) {
 	if ttl == 0 {
 		ttl = time.Hour
 	}
-	h := lease.Holder{Namespace: "root", Mount: leaseMount, Who: "somebody"}
+	h := lease.Holder{Namespace: "root", Mount: leaseMount, Owner: r.owner, Who: "somebody"}
 	var out any
 	var done func()
 	if c.lease, out, done, err = r.leases.Join(ctx, req.Lease, h, res.Plan, ttl, 24*time.Hour); err != nil {

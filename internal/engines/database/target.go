@@ -115,7 +115,7 @@ func (e *Engine) meet(ctx context.Context, c *stored, t *target) (*stored, error
 			return nil, err
 		}
 		if epoch > e.env.Origin.Epoch && e.env.Fence != nil {
-			e.env.Fence(fmt.Sprintf("database connection %q shows marks of epoch %d, but this store has only reached %d: it was restored from a backup", c.Name, epoch, e.env.Origin.Epoch))
+			e.env.Fence(epoch, fmt.Sprintf("database connection %q shows marks of epoch %d, but this store has only reached %d: it was restored from a backup", c.Name, epoch, e.env.Origin.Epoch))
 		}
 	}
 	t.met.Store(true)
