@@ -308,3 +308,47 @@ func TestLiftIsCutAnywhere(t *testing.T) {
 		cut(n)
 	}
 }
+
+// TestFenceBeforeTokensEnd restores a store whose tokens look as if they were
+// over. The logins of such tokens stay until their target was met, and then the
+// fence is up; who asks for their end gets it.
+func TestFenceBeforeTokensEnd(t *testing.T) {
+	for name, down := range map[string]bool{"at once": false, "after a while": true} {
+		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l, ctx := newLab(t, mem.New()), t.Context()
+				parent := l.make(&token.Entry{Policies: []string{"root"}, TTL: time.Hour})
+				child := l.make(&token.Entry{Policies: []string{"root"}, TTL: 9 * time.Hour, Parent: parent.Key})
+				owned, _ := l.issue("db/creds/owned", parent.Text)
+				below, _ := l.issue("db/creds/below", child.Text)
+				asked, id := l.issue("db/creds/asked", parent.Text)
+				l.restart()
+				l.target.setDown(down)
+				l.target.shows(40)
+				l.c.Stop(time.Second)
+				l.ahead.Store(int64(2 * time.Hour))
+				l.restart()
+				later(time.Minute)
+				if down {
+					l.fence("while the target is down:")
+					l.want("while the target is down", owned, below, asked)
+					l.target.setDown(false)
+					later(5 * time.Minute)
+				}
+				l.fence("when the target was met:", "epoch 40")
+				l.want("when the target was met", owned, below, asked)
+				if _, err := l.leases().Revoke(ctx, "root", id, lease.Revoked, true); err != nil {
+					t.Errorf("Revoke while fenced = %v", err)
+				}
+				later(time.Hour)
+				l.want("an hour later", owned, below)
+				l.restart()
+				later(time.Minute)
+				l.want("after another start", owned, below)
+				l.lift()
+				later(time.Minute)
+				l.want("after the fence")
+			})
+		})
+	}
+}

@@ -124,10 +124,10 @@ type Kind[R any] struct {
 	// Settle is how long after make_by a creation may still become visible
 	// at the target (IAM's propagation). Added to the fixed second.
 	Settle time.Duration
-	// Meet gets to know the target of a lease that has expired, before it is
-	// marked: what the target shows may raise the fence. It is asked each time
-	// and must cost nothing once the target is known. Nil where targets do not
-	// tell.
+	// Meet gets to know the target of a lease whose time is over, or its
+	// token's, before it is ended: what the target shows may raise the fence.
+	// It is asked each time and must cost nothing once the target is known. Nil
+	// where targets do not tell.
 	Meet func(ctx context.Context, target string, ref R) error
 	// End takes a batch of leases of one target through the stages. It calls
 	// Disabled of each whose logins are off for good, and Done exactly once

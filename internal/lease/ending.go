@@ -64,12 +64,15 @@ func (h handler) Run(ctx context.Context, target string, items []lane.Work) erro
 	// server stops: a drop that is cut in the middle is only done again.
 	work := context.WithoutCancel(ctx)
 	begun := time.Now()
-	live, err := h.s.mark(work, items)
+	live, unmet, err := h.s.mark(work, items)
 	if err == nil {
 		live, err = h.s.release(work, live)
 	}
-	if err != nil || len(live) == 0 {
+	if err != nil {
 		return err
+	}
+	if len(live) == 0 {
+		return unmet
 	}
 	type group struct{ mount, kind string }
 	groups := map[group][]*ending{}
@@ -80,7 +83,9 @@ func (h handler) Run(ctx context.Context, target string, items []lane.Work) erro
 		e.late = !asked.Before(h.s.landed(e))
 		if e.lost {
 			e.done(errNoCredential)
-			continue
+		}
+		if e.finished {
+			continue // or its target could not be met
 		}
 		_, mount := mountInKey(e.key)
 		g := group{mount, e.row.Kind}
@@ -99,7 +104,9 @@ func (h handler) Run(ctx context.Context, target string, items []lane.Work) erro
 			e.done(errors.New("the engine gave no result"))
 		}
 	}
-	err = h.s.settle(work, live)
+	if err = h.s.settle(work, live); err == nil {
+		err = unmet
+	}
 	if len(live) >= lane.Crowd && !slices.ContainsFunc(live, func(e *ending) bool { return e.row.Ending == nil || e.row.Ending.Cause != Expired }) {
 		lane.Rest(ctx, begun, rests) // somebody waits for a revocation, nobody for an expiry
 	}
@@ -133,11 +140,14 @@ func (s *Store) ask(ctx context.Context, k AnyKind, target string, batch []*endi
 // still missing, re-checking the due time in the same transaction: a worker
 // with an old page drops nobody who has just renewed. What need not be ended
 // is left out of the answer.
-func (s *Store) mark(ctx context.Context, items []lane.Work) ([]*ending, error) {
+//
+// What ends by time is left alone behind a fence, marked or not: its token may
+// have run out before the fence was raised. So that the fence is raised in time,
+// its target is met first; unmet is a target that cannot be reached.
+func (s *Store) mark(ctx context.Context, items []lane.Work) (live []*ending, unmet, err error) {
 	now := s.cfg.Now()
 	fenced := s.fenced()
-	var live, expired []*ending
-	var unmarked []lane.Work
+	var byTime, unmarked []*ending
 	read := func(r storage.Reader, w lane.Work) (*row, bool) {
 		row, err := getRow(r, w.ID)
 		if err != nil {
@@ -146,33 +156,36 @@ func (s *Store) mark(ctx context.Context, items []lane.Work) ([]*ending, error) 
 		}
 		return row, true
 	}
-	err := s.cfg.Store.View(ctx, func(v storage.View) error {
+	err = s.cfg.Store.View(ctx, func(v storage.View) error {
 		for _, w := range items {
 			r, ok := read(v, w)
+			e := &ending{key: w.ID, row: r, work: w, store: s}
 			switch {
 			case !ok:
-			case r != nil && r.Ending != nil && r.Due.Equal(w.Due):
-				live = append(live, &ending{key: w.ID, row: r, work: w, store: s})
-			case r != nil && r.Ending == nil:
-				expired = append(expired, &ending{key: w.ID, row: r, work: w})
+			case r != nil && (r.Ending == nil || r.Ending.byTime() && r.Due.Equal(w.Due)):
+				byTime = append(byTime, e)
+			case r != nil && r.Due.Equal(w.Due):
+				live = append(live, e)
 			default:
-				unmarked = append(unmarked, w)
+				unmarked = append(unmarked, e)
 			}
 		}
 		return nil
 	})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if !fenced && len(expired) > 0 {
-		if err := s.meet(ctx, expired); err != nil {
-			return nil, err
-		}
+	if !fenced && len(byTime) > 0 {
+		unmet = s.meet(ctx, byTime)
 		fenced = s.fenced()
 	}
-	if !fenced {
-		for _, e := range expired {
-			unmarked = append(unmarked, e.work)
+	for _, e := range byTime {
+		switch {
+		case fenced || unmet != nil:
+		case e.row.Ending == nil:
+			unmarked = append(unmarked, e)
+		default:
+			live = append(live, e)
 		}
 	}
 	for len(unmarked) > 0 {
@@ -180,7 +193,8 @@ func (s *Store) mark(ctx context.Context, items []lane.Work) ([]*ending, error) 
 		var marked []*ending
 		_, err := s.cfg.Store.Update(ctx, func(tx storage.Tx) error {
 			marked = marked[:0]
-			for _, w := range unmarked[:n] {
+			for _, e := range unmarked[:n] {
+				w := e.work
 				r, ok := read(tx, w)
 				switch {
 				case !ok:
@@ -208,12 +222,13 @@ func (s *Store) mark(ctx context.Context, items []lane.Work) ([]*ending, error) 
 						return err
 					}
 				}
-				marked = append(marked, &ending{key: w.ID, row: r, work: w, store: s})
+				e.row = r
+				marked = append(marked, e)
 			}
 			return nil
 		})
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		live = append(live, marked...)
 		unmarked = unmarked[n:]
@@ -221,24 +236,27 @@ func (s *Store) mark(ctx context.Context, items []lane.Work) ([]*ending, error) 
 	for _, e := range live {
 		e.mark = e.row.mark(s.cfg.Origin.Instance, e.key)
 	}
-	return live, nil
+	return live, unmet, nil
 }
 
 func (s *Store) fenced() bool { return s.cfg.Fenced != nil && s.cfg.Fenced() }
 
-// meet lets the kinds of leases that have expired get to know their target. Its
-// error is a target that cannot be reached: nothing is marked before it can.
-func (s *Store) meet(ctx context.Context, expired []*ending) error {
+// meet lets the kinds of leases that end by time get to know their target. Its
+// error is a target that cannot be reached: nothing is ended before it can.
+func (s *Store) meet(ctx context.Context, byTime []*ending) error {
 	met := map[AnyKind]bool{}
-	for _, e := range expired {
+	for _, e := range byTime {
 		k, ok := s.cfg.Kind(mountOf(e.key), e.row.Kind)
 		if !ok || met[k] {
 			continue
 		}
-		met[k] = true
-		// What else is wrong with the target is the lease's to tell.
-		if err := k.meet(ctx, e.row.Target, e.row.KindVersion, e.row.Ref); lane.IsConnFault(err) {
+		switch err := k.meet(ctx, e.row.Target, e.row.KindVersion, e.row.Ref); {
+		case lane.IsConnFault(err):
 			return err
+		case err != nil:
+			e.done(err) // what else is wrong is the lease's to tell
+		default:
+			met[k] = true
 		}
 	}
 	return nil
@@ -448,8 +466,8 @@ func (s *Store) reschedule(ctx context.Context, batch []*ending) error {
 				end := *e.row.Ending
 				end.Unknown = end.Unknown || r.Ending.Unknown
 				end.Failed = end.Failed || r.Ending.Failed
-				if r.Ending.Cause.Explicit() {
-					end.Cause = r.Ending.Cause
+				if !r.Ending.byTime() {
+					end.Cause, end.Lapsed = r.Ending.Cause, false
 				}
 				if end.Irrevocable && !r.Ending.Irrevocable {
 					changed.irrevocable(e.key, 1)

@@ -175,7 +175,7 @@ func TestBadRowStopsNothing(t *testing.T) {
 			t.Errorf("Keys = %d, %v, want 9", len(below), err)
 		}
 		r.put(liveOf, lease.Ended)
-		if err := r.store.RevokeOwned(r.t.Context(), owner); err != nil {
+		if err := r.store.RevokeOwned(r.t.Context(), owner, false); err != nil {
 			t.Errorf("RevokeOwned = %v", err)
 		}
 		time.Sleep(5 * time.Second)

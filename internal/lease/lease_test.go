@@ -93,7 +93,7 @@ func TestOwnerEnds(t *testing.T) {
 		if _, err := r.store.Lookup(r.t.Context(), ns, ids[7]); !errs.Is(err, errs.Invalid) {
 			t.Errorf("Lookup under an ended token = %v, want Invalid", err)
 		}
-		if err := r.store.RevokeOwned(r.t.Context(), owner); err != nil {
+		if err := r.store.RevokeOwned(r.t.Context(), owner, false); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
@@ -109,7 +109,7 @@ func TestTidyKeepsOwners(t *testing.T) {
 		if n, err := r.store.Tidy(r.t.Context()); err != nil || n != 0 {
 			t.Errorf("Tidy = %d, %v, want nothing removed", n, err)
 		}
-		if err := r.store.RevokeOwned(r.t.Context(), owner); err != nil {
+		if err := r.store.RevokeOwned(r.t.Context(), owner, false); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)

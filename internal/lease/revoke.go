@@ -94,6 +94,10 @@ func (s *Store) wait(ctx context.Context, key string, words <-chan stage, sync b
 // makeDue writes the ending mark and puts the lease at the head of its lane.
 // Those that are gone are passed over.
 func (s *Store) makeDue(ctx context.Context, keys []string, cause Cause) error {
+	return s.putEnding(ctx, keys, cause, false)
+}
+
+func (s *Store) putEnding(ctx context.Context, keys []string, cause Cause, lapsed bool) error {
 	for len(keys) > 0 {
 		n := min(len(keys), markAtOnce)
 		part := keys[:n]
@@ -113,9 +117,9 @@ func (s *Store) makeDue(ctx context.Context, keys []string, cause Cause) error {
 				}
 				switch {
 				case r.Ending == nil:
-					r.Ending = &rowEnding{Cause: cause, At: now.Round(0)}
-				case cause.Explicit() && (cause == Forced || !r.Ending.Cause.Explicit()):
-					r.Ending.Cause = cause
+					r.Ending = &rowEnding{Cause: cause, Lapsed: lapsed, At: now.Round(0)}
+				case cause.Explicit() && (cause == Forced || !r.Ending.Cause.Explicit()), !lapsed && r.Ending.byTime():
+					r.Ending.Cause, r.Ending.Lapsed = cause, false
 				}
 				if err := r.putDue(tx, key, now, now); err != nil {
 					return err
@@ -282,8 +286,10 @@ func (s *Store) dueAll(ctx context.Context, sc Scope, cause Cause) error {
 }
 
 // RevokeOwned makes every lease of a token due. The token's own mark must be
-// durable before: then nothing is committed that this walk does not see.
-func (s *Store) RevokeOwned(ctx context.Context, owner string) error {
+// durable before: then nothing is committed that this walk does not see. lapsed
+// says that the token's time ran out, or that of one above it: what is due then
+// waits as what expires does, until its target was met and behind a fence.
+func (s *Store) RevokeOwned(ctx context.Context, owner string, lapsed bool) error {
 	prefix := ownPrefix + owner + "/"
 	from := prefix
 	for {
@@ -298,7 +304,7 @@ func (s *Store) RevokeOwned(ctx context.Context, owner string) error {
 			return err
 		}
 		from = prefix + keys[len(keys)-1] + "\x00"
-		if err := s.makeDue(ctx, keys, TokenEnd); err != nil {
+		if err := s.putEnding(ctx, keys, TokenEnd, lapsed); err != nil {
 			return err
 		}
 	}

@@ -114,6 +114,8 @@ type rig struct {
 	kind   *lease.Kind[ref]
 	target *target
 	fenced atomic.Bool
+	meet   atomic.Pointer[func(target string) error]
+	at     string        // the target that is issued at
 	mount  lease.Mount   // that issues
 	mounts []lease.Mount // as core names them, whatever it is asked
 	asked  func()        // runs when it is asked whether an owner lives
@@ -130,8 +132,14 @@ func newRigOn(t *testing.T, db storage.Backend) *rig {
 
 // newRigWith starts a process on a store, beside a target that may have logins.
 func newRigWith(t *testing.T, db storage.Backend, g *target) *rig {
-	r := &rig{t: t, db: db, target: g, mount: mount, mounts: []lease.Mount{mount}}
+	r := &rig{t: t, db: db, target: g, at: "conn-1", mount: mount, mounts: []lease.Mount{mount}}
 	r.kind = &lease.Kind[ref]{Name: "user", Version: 1, End: r.target.end}
+	r.kind.Meet = func(_ context.Context, target string, _ ref) error {
+		if meet := r.meet.Load(); meet != nil {
+			return (*meet)(target)
+		}
+		return nil
+	}
 	r.kind.Renew = func(context.Context, string, ref, string, time.Time) error {
 		r.target.set(func() { r.target.renews++ })
 		return r.target.down
@@ -203,9 +211,9 @@ func (r *rig) draft() *lease.Draft { return r.store.Draft("database/creds/app", 
 // works.
 func (r *rig) issue(d *lease.Draft, user string, ttl time.Duration, mk func(ctx context.Context, m lease.Made) error) (*lease.Issued, error) {
 	plan, err := lease.Erase(r.kind, lease.Grant[ref, string]{
-		Target: "conn-1", Ref: ref{User: user}, Names: []string{"id/" + user}, Group: "app",
+		Target: r.at, Ref: ref{User: user}, Names: []string{"id/" + user}, Group: "app",
 		Make: func(ctx context.Context, m lease.Made) (string, error) {
-			return user, r.lanes.Create(ctx, "conn-1", func(ctx context.Context) error {
+			return user, r.lanes.Create(ctx, r.at, func(ctx context.Context) error {
 				if mk != nil {
 					return mk(ctx, m)
 				}

@@ -326,7 +326,7 @@ var errNoCredential = &WaitError{Reason: "the row of the credential that this le
 func (s *Store) release(ctx context.Context, batch []*ending) ([]*ending, error) {
 	var live, sharing []*ending
 	for _, e := range batch {
-		if e.row.Cred == "" {
+		if e.row.Cred == "" || e.finished {
 			live = append(live, e)
 		} else {
 			sharing = append(sharing, e)

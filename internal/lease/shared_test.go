@@ -329,7 +329,7 @@ func TestStampede(t *testing.T) {
 			t.Errorf("%d leases, want %d", n, len(users))
 		}
 		s.put(liveOf, lease.Ended)
-		if err := s.store.RevokeOwned(s.t.Context(), owner); err != nil {
+		if err := s.store.RevokeOwned(s.t.Context(), owner, false); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(window + 5*time.Second)

@@ -68,6 +68,7 @@ type row struct {
 // reads as gone to clients.
 type rowEnding struct {
 	Cause       Cause     `json:"c"`
+	Lapsed      bool      `json:"l,omitempty"` // the cause is a token that ran out; nobody revoked it
 	At          time.Time `json:"at"`
 	Failed      bool      `json:"f,omitempty"` // making is known to have failed: absent is absent
 	Unknown     bool      `json:"u,omitempty"` // making had an unknown end: stays until make_by and settle
@@ -75,6 +76,10 @@ type rowEnding struct {
 	Error       string    `json:"err,omitempty"`
 	Irrevocable bool      `json:"irr,omitempty"`
 }
+
+// byTime says that a clock ends the lease, its own or its token's, and nobody
+// asked for it. Such an end waits where clocks and stores are in doubt.
+func (e *rowEnding) byTime() bool { return e.Cause == Expired || e.Lapsed }
 
 // key is a row's key without the prefix, as due and owner keys carry it.
 func leaseKey(ns, mount, path, hash string) string {

@@ -22,9 +22,10 @@ type handler struct{ s *Store }
 
 // doomed is a token in the lane's hands.
 type doomed struct {
-	key   string
-	entry *Entry
-	word  string
+	key     string
+	entry   *Entry
+	word    string
+	renewed bool
 }
 
 // Run implements lane.Handler: it marks what has expired, hands the mark down
@@ -48,8 +49,7 @@ func (h handler) Run(ctx context.Context, _ string, items []lane.Work) (last err
 func (s *Store) end(ctx context.Context, items []lane.Work) error {
 	fenced := s.cfg.Fenced != nil && s.cfg.Fenced()
 	now := s.cfg.Now()
-	var batch []*doomed
-	var expired []string
+	var batch, expired []*doomed
 	var strays []lane.Work
 	err := s.cfg.Store.View(ctx, func(v storage.View) error {
 		for _, w := range items {
@@ -69,30 +69,30 @@ func (s *Store) end(ctx context.Context, items []lane.Work) error {
 			if err != nil {
 				return err
 			}
+			d := &doomed{key: w.ID, entry: e, word: string(word)}
 			switch {
 			case !e.Due.Equal(w.Due):
 				strays = append(strays, w)
 				continue
-			case string(word) == lease.Alive && fenced:
+			case fenced && (d.word == lease.Alive || d.word == lapsed):
 				continue
-			case string(word) == lease.Alive:
-				expired = append(expired, w.ID)
+			case d.word == lease.Alive:
+				expired = append(expired, d)
 			}
-			batch = append(batch, &doomed{key: w.ID, entry: e, word: string(word)})
+			batch = append(batch, d)
 		}
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	renewed, err := s.markExpired(ctx, expired, strays, now)
-	if err != nil {
+	if err := s.markExpired(ctx, expired, strays, now); err != nil {
 		return err
 	}
 	gone := batch[:0]
 	var failed []error
 	for _, d := range batch {
-		if renewed[d.key] {
+		if d.renewed {
 			continue
 		}
 		// The mark is durable: what was committed before it is seen now.
@@ -101,12 +101,16 @@ func (s *Store) end(ctx context.Context, items []lane.Work) error {
 		}
 		if d.word != orphaning || errors.Is(err, ErrInvalid) { // it was ended with its children after all
 			// A child can have been added between the snapshot and the mark.
+			word := lease.Ended
+			if d.word == lapsed {
+				word = lapsed
+			}
 			err = s.eachChildPage(ctx, d.key, func(kids []string) error {
-				return s.markEnded(ctx, lease.Ended, kids...)
+				return s.markEnded(ctx, word, kids...)
 			})
 		}
 		if err == nil && s.cfg.EndLeases != nil {
-			err = s.cfg.EndLeases(ctx, d.key)
+			err = s.cfg.EndLeases(ctx, d.key, d.word == lapsed)
 		}
 		if err == nil && s.cfg.Dropped != nil {
 			err = s.cfg.Dropped(ctx, d.entry.Namespace, d.key)
@@ -122,12 +126,11 @@ func (s *Store) end(ctx context.Context, items []lane.Work) error {
 
 // markExpired marks tokens whose time is over, re-checking it in the
 // transaction, and deletes due keys that lead nowhere.
-func (s *Store) markExpired(ctx context.Context, expired []string, strays []lane.Work, now time.Time) (renewed map[string]bool, err error) {
+func (s *Store) markExpired(ctx context.Context, expired []*doomed, strays []lane.Work, now time.Time) error {
 	if len(expired)+len(strays) == 0 {
-		return nil, nil
+		return nil
 	}
-	_, err = s.cfg.Store.Update(ctx, func(tx storage.Tx) error {
-		renewed = map[string]bool{}
+	_, err := s.cfg.Store.Update(ctx, func(tx storage.Tx) error {
 		for _, w := range strays {
 			e, err := readRow(tx, w.ID)
 			if err != nil && !isBadRow(err) {
@@ -140,22 +143,29 @@ func (s *Store) markExpired(ctx context.Context, expired []string, strays []lane
 				return err
 			}
 		}
-		for _, key := range expired {
-			e, err := readRow(tx, key)
+		for _, d := range expired {
+			e, err := readRow(tx, d.key)
 			if err != nil && !isBadRow(err) {
 				return err
 			}
-			if e == nil || e.Expires.IsZero() || e.Expires.After(now) {
-				renewed[key] = true
+			if d.renewed = e == nil || e.Expires.IsZero() || e.Expires.After(now); d.renewed {
 				continue
 			}
-			if err := tx.Put(alivePrefix+key, []byte(lease.Ended)); err != nil {
+			word, err := tx.Get(alivePrefix + d.key)
+			if err != nil {
+				return err
+			}
+			if d.word = lapsed; string(word) == lease.Ended {
+				d.word = lease.Ended // somebody revoked it meanwhile
+				continue
+			}
+			if err := tx.Put(alivePrefix+d.key, []byte(lapsed)); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
-	return renewed, err
+	return err
 }
 
 // End is a token that has ended, for its audit record.
@@ -180,6 +190,13 @@ func (s *Store) remove(ctx context.Context, batch []*doomed) error {
 			if e == nil {
 				continue
 			}
+			word, err := tx.Get(alivePrefix + d.key)
+			if err != nil {
+				return err
+			}
+			if d.word == lapsed && string(word) == lease.Ended {
+				continue // revoked meanwhile, and due again: its leases are to go in any case
+			}
 			dels := []string{
 				rowPrefix + d.key, alivePrefix + d.key,
 				s.accessorKey(e.Namespace, e.Accessor),
@@ -200,7 +217,7 @@ func (s *Store) remove(ctx context.Context, batch []*doomed) error {
 			}
 			counts[e.counter()]--
 			cause := lease.Revoked
-			if d.word == lease.Alive {
+			if d.word == lapsed && s.expired(e) {
 				cause = lease.Expired
 			}
 			ends = append(ends, End{Entry: e, Cause: cause})

@@ -72,6 +72,10 @@ const (
 // children live on.
 const orphaning = "orphaning"
 
+// lapsed is the word of a token whose time ran out, or that of one above it:
+// nobody has revoked it.
+const lapsed = "lapsed"
+
 // LiveKey is the liveness key of a token, by its Key.
 func LiveKey(key string) string { return alivePrefix + key }
 

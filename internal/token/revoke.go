@@ -150,7 +150,7 @@ func (s *Store) markEnded(ctx context.Context, word string, keys ...string) erro
 				if err != nil {
 					return err
 				}
-				if string(have) == lease.Alive || word == lease.Ended {
+				if string(have) == lease.Alive || word == lease.Ended || word == lapsed && string(have) != lease.Ended {
 					if err := tx.Put(alivePrefix+key, []byte(word)); err != nil {
 						return err
 					}

@@ -25,9 +25,9 @@ type Config struct {
 	// whatever Seal did not make.
 	Seal func(plain []byte) ([]byte, error)
 	Open func(sealed []byte) ([]byte, error)
-	// EndLeases makes due what a token owns. It is called after the token's
-	// mark is durable.
-	EndLeases func(ctx context.Context, key string) error
+	// EndLeases makes due what a token owns, after the token's mark is durable.
+	// lapsed says that its time ran out, or that of one above it.
+	EndLeases func(ctx context.Context, key string, lapsed bool) error
 	// Dropped is told when a token's rows go (its cubbyhole goes with it).
 	Dropped func(ctx context.Context, ns, key string) error
 	// Living reports whether a namespace is there and not ending; nil: each is.

@@ -3,6 +3,7 @@ package database_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -297,5 +298,42 @@ func TestFenceComesFirst(t *testing.T) {
 	}
 	if list, _, err := r.leases.List(t.Context(), "root", lease.Query{}); err != nil || len(list) != 1 || list[0].Cause != "" {
 		t.Errorf("List = %+v, %v, want the expired lease without a mark", list, err)
+	}
+}
+
+// In a store that was restored, tokens that were renewed since look expired, too.
+// What they own stays, also when the server does not answer at first.
+func TestFenceComesBeforeTokens(t *testing.T) {
+	for _, down := range []bool{false, true} {
+		t.Run(fmt.Sprint("down ", down), func(t *testing.T) {
+			r := newRig(t, 0)
+			proxy := r.throughProxy()
+			r.owner = "root/token"
+			var all []credential
+			for _, role := range []string{"app", "group"} {
+				all = append(all, r.mustIssue(role))
+			}
+			r.stop()
+			r.epoch--
+			if down {
+				proxy.Break(tcpproxy.On("", 1, tcpproxy.Cut))
+			}
+			r.start()
+			if err := r.leases.RevokeOwned(t.Context(), r.owner, true); err != nil {
+				t.Fatal(err)
+			}
+			r.eventually("the fence is raised", func() bool { return r.fenced.Load() != nil })
+			r.eventually("an explicit revocation goes on", func() bool {
+				_, err := r.leases.Revoke(t.Context(), "root", all[1].lease.ID, lease.Revoked, true)
+				return err == nil
+			})
+			if err := r.works(all[0]); err != nil {
+				t.Errorf("a login whose token looks expired, in a store that was restored: %v", err)
+			}
+			if err := r.leases.RevokeOwned(t.Context(), r.owner, false); err != nil {
+				t.Fatal(err)
+			}
+			r.eventually("who revokes the token ends its login", func() bool { return !r.roleExists(all[0].user) })
+		})
 	}
 }
