@@ -93,6 +93,13 @@ func (e *Engine) rotateTo(ctx context.Context, c *stored) error {
 	settled := c.connection
 	settled.Candidate, settled.Since = secret.String{}, time.Time{}
 	switch {
+	case change == nil && len(sql) > 0 && t.LogsIn(ctx, c.Username, next) != nil:
+		// An operator's statements may do anything but that.
+		if err := t.LogsIn(ctx, c.Username, c.Password); err != nil {
+			return errs.Wrap(errs.Internal, err, "which password root_rotation_statements left is not known; the old and the new one are both kept and tried")
+		}
+		change = errs.New(errs.Invalid, "root_rotation_statements ran and the old password of %q still lets it in, the new one does not: write them with {{password}}, "+
+			"or leave them out", c.Username)
 	case change == nil:
 		settled.Password = next
 	case errors.Is(change, lease.ErrUnknown) && t.LogsIn(ctx, c.Username, next) == nil:
