@@ -1,6 +1,7 @@
 package transit_test
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -151,8 +152,9 @@ func FuzzBackup(f *testing.F) {
 		for _, op := range []string{"encrypt", "decrypt", "rewrap", "sign", "hmac", "cmac", "verify", "datakey/plaintext", "encapsulate", "decapsulate"} {
 			m.answered(t, op+"/restored", all)
 		}
-		for _, op := range []string{"csr", "rotate"} {
-			m.answered(t, "keys/restored/"+op, all)
+		m.answered(t, "keys/restored/csr", all)
+		if !bytes.Contains(blob, []byte(`"rsa-`)) { // drawing one takes a second
+			m.answered(t, "keys/restored/rotate", all)
 		}
 		for _, path := range []string{"keys/restored", "export/encryption-key/restored", "export/signing-key/restored", "export/hmac-key/restored", "export/public-key/restored", "backup/restored"} {
 			if status, _, err := (&mount{t, m.table}).ask(wire.OpRead, path, nil); status >= 500 {
