@@ -117,9 +117,10 @@ func TestContextsOfBatch(t *testing.T) {
 // TestExportFormats exports keys in each format that Vault's clients know.
 func TestExportFormats(t *testing.T) {
 	m := newMount(t)
-	for _, typ := range []string{"ed25519", "ecdsa-p256", "rsa-2048", "aes256-gcm96", "hmac", "ml-dsa-44"} {
+	for _, typ := range []string{"ed25519", "ecdsa-p256", "rsa-2048", "aes256-gcm96", "ml-dsa-44"} {
 		m.must("keys/"+typ, object{"type": typ, "exportable": true}, nil)
 	}
+	m.must("keys/hmac", object{"type": "hmac", "key_size": 32, "exportable": true}, nil)
 	read := func(what, key, format string) (text string, status int) {
 		t.Helper()
 		var out struct{ Keys map[string]string }

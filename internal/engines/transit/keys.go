@@ -22,7 +22,7 @@ import (
 // specIn is how a write says what kind of key it wants.
 type specIn struct {
 	Type         string `json:"type" doc:"Type of the key, such as aes256-gcm96 (if nothing is said), ed25519, ecdsa-p256, rsa-2048, hmac, ml-dsa."`
-	KeySize      int    `json:"key_size" doc:"Length of an HMAC key in bytes, 32 to 512; 0: 32."`
+	KeySize      int    `json:"key_size" doc:"Length of an HMAC key in bytes, 32 to 512."`
 	ParameterSet string `json:"parameter_set" doc:"Parameter set of ml-dsa (44, 65, 87), slh-dsa (slh-dsa-sha2-128s …) or hybrid."`
 	HybridPQC    string `json:"hybrid_key_type_pqc" doc:"First half of a hybrid key: ml-dsa."`
 	HybridEC     string `json:"hybrid_key_type_ec" doc:"Second half of a hybrid key: ed25519, ecdsa-p256, ecdsa-p384 or ecdsa-p521."`
@@ -125,6 +125,9 @@ func (e *Engine) create(ctx context.Context, in createIn) error {
 	spec, err := in.spec()
 	if err != nil {
 		return err
+	}
+	if spec.Type == primitive.HMAC && in.KeySize == 0 {
+		return errs.New(errs.Invalid, "a key of type hmac needs a key_size, between 32 and 512 bytes")
 	}
 	if err := checkName(in.Name); err != nil {
 		return err

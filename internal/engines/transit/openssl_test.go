@@ -172,6 +172,7 @@ func TestOpenSSLEd25519(t *testing.T) {
 func TestOpenSSLMACs(t *testing.T) {
 	m, o := newMount(t), newOpenSSL(t)
 	o.file("input", []byte("what is authenticated"))
+	m.must("keys/hmac", object{"type": "hmac", "key_size": 100, "exportable": true}, nil)
 	for hash, name := range map[string]string{"SHA256": "sha2-256", "SHA512": "sha2-512", "SHA3-384": "sha3-384", "SHA1": "sha1"} {
 		for _, typ := range []string{"aes256-gcm96", "hmac", "ed25519"} {
 			m.must("keys/"+typ, object{"type": typ, "exportable": true}, nil)

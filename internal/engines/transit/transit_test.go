@@ -218,7 +218,7 @@ func TestBadInput(t *testing.T) {
 		"encrypt/e":              {{"plaintext": "QQ=="}},
 		"encrypt/r":              {{"plaintext": b64(strings.Repeat("x", 300))}, {"plaintext": "QQ==", "padding_scheme": "none"}, {"plaintext": "QQ==", "associated_data": "QQ=="}},
 		"encrypt/new":            {{"plaintext": "QQ==", "type": "ed25519"}, {"plaintext": "QQ==", "type": "rot13"}},
-		"keys/x":                 {{"type": "rot13"}, {"type": "hmac", "key_size": 16}, {"type": "aes256-gcm96", "key_size": 64}, {"type": "ml-dsa"}, {"type": "ml-dsa", "parameter_set": "45"}, {"type": "slh-dsa", "parameter_set": "x"}, {"type": "hybrid", "parameter_set": "65"}, {"auto_rotate_period": "10m"}, {"convergent_encryption": true}, {"type": "rsa-2048", "derived": true}, {"type": "managed_key"}},
+		"keys/x":                 {{"type": "rot13"}, {"type": "hmac"}, {"type": "hmac", "key_size": 0}, {"type": "hmac", "key_size": 16}, {"type": "hmac", "key_size": 513}, {"type": "aes256-gcm96", "key_size": 64}, {"type": "ml-dsa"}, {"type": "ml-dsa", "parameter_set": "45"}, {"type": "slh-dsa", "parameter_set": "x"}, {"type": "hybrid", "parameter_set": "65"}, {"auto_rotate_period": "10m"}, {"convergent_encryption": true}, {"type": "rsa-2048", "derived": true}, {"type": "managed_key"}},
 		"keys/..bad":             {{}},
 		"sign/a":                 {{"input": "QQ=="}},
 		"sign/e":                 {{"input": "*"}, {"input": "QQ==", "hash_algorithm": "md5"}, {"input": "QQ==", "prehashed": true, "hash_algorithm": "sha2-512"}, {"input": "QQ==", "marshaling_algorithm": "x"}, {"input": "QQ==", "key_version": 2}},
