@@ -37,12 +37,10 @@ type wrapRow struct {
 }
 
 // wrap replaces the answer by a token for it, where the client asked for that.
-// Errors and empty answers are not wrapped.
+// Errors and empty answers are not wrapped. A batch that failed in part is no
+// error, whatever its status: the rest of it is to be as unseen as any answer.
 func (x *exchange) wrap(ctx context.Context) error {
 	if x.req.WrapTTL <= 0 || x.resp.Raw != nil || x.resp.Data == nil && x.resp.Auth == nil || x.resp.Form == route.Bare {
-		return nil
-	}
-	if x.resp.Status >= 300 {
 		return nil
 	}
 	row := wrapRow{

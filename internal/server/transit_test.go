@@ -3,6 +3,7 @@ package server_test
 import (
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/leasehold/leasehold/api"
 	"github.com/leasehold/leasehold/internal/leaseholdtest"
 )
 
@@ -101,5 +103,43 @@ func TestTransitUnderLoad(t *testing.T) {
 	t.Logf("%d ciphertexts; those that were looked at are by %d versions", len(all), len(versions))
 	if len(versions) < 10 {
 		t.Errorf("only %d versions have encrypted", len(versions))
+	}
+}
+
+// TestBatchThatFailsInPart is wrapped where that was asked for, and may have to
+// be: one bad item does not show the others' plaintexts to whoever is to pass
+// them on unseen.
+func TestBatchThatFailsInPart(t *testing.T) {
+	c := start(t, "")
+	write := func(c *api.Client, path string, body fields) *api.Secret {
+		t.Helper()
+		s, err := c.Write(t.Context(), path, body)
+		if err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+		return s
+	}
+	write(c, "sys/mounts/transit", fields{"type": "transit"})
+	write(c, "transit/keys/k", nil)
+	write(c, "sys/policies/acl/unseen", fields{"policy": `path "transit/decrypt/k" { capabilities = ["update"] min_wrapping_ttl = "1s" max_wrapping_ttl = "1h" }`})
+	courier, _ := newToken(t, c, "auth/token/create", fields{"policies": []string{"unseen"}})
+	var sealed struct{ Ciphertext string }
+	if err := json.Unmarshal(write(c, "transit/encrypt/k", fields{"plaintext": "c2VjcmV0"}).Data, &sealed); err != nil {
+		t.Fatal(err)
+	}
+	batch := fields{"batch_input": []fields{{"ciphertext": sealed.Ciphertext}, {"ciphertext": "junk"}}}
+	s := write(courier.WithWrapTTL("1m"), "transit/decrypt/k", batch)
+	if s.WrapInfo == nil || len(s.Data) > 0 && string(s.Data) != "null" {
+		t.Fatalf("the batch is answered with %s in the clear", s.Data)
+	}
+	open, err := c.Unwrap(t.Context(), s.WrapInfo.Token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out struct {
+		Batch []struct{ Plaintext, Error string } `json:"batch_results"`
+	}
+	if err := json.Unmarshal(open.Data, &out); err != nil || len(out.Batch) != 2 || out.Batch[0].Plaintext != "c2VjcmV0" || out.Batch[1].Error == "" {
+		t.Errorf("what was wrapped is %s, %v", open.Data, err)
 	}
 }
