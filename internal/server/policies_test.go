@@ -173,6 +173,12 @@ func TestNamesInOtherLetters(t *testing.T) {
 	}
 	l.must("POST", "sys/policies/acl/most", object(map[string]any{"policy": text}))
 	tok := l.must("POST", "auth/token/create", `{"policies": ["most"], "ttl": "1h"}`).Auth.Token
+	// Directories take more for one name than its case.
+	for _, path := range []string{"auth/ldap/users/%EF%BD%82OB", "auth/ldap/groups/%20bob%20"} {
+		if status, body := l.ask("DELETE", path, tok, ""); status != 403 {
+			t.Errorf("DELETE %s = %d %s, want 403", path, status, body)
+		}
+	}
 	for _, path := range names {
 		for _, name := range []string{"Ann", "ann", "ANN", "bob", "Bob", "Zoe", "zoe"} {
 			path := fmt.Sprintf(path, name)
