@@ -233,15 +233,91 @@ func (m *maker) funcs() template.FuncMap {
 		"uuid":             m.uuid,
 		"unix_time":        func() string { return strconv.FormatInt(m.in.Now.Unix(), 10) },
 		"unix_time_millis": func() string { return strconv.FormatInt(m.in.Now.UnixMilli(), 10) },
-		"timestamp":        func(layout string) string { return m.in.Now.UTC().Format(layout) },
+		"timestamp":        func(layout string) (string, error) { return short(m.in.Now.UTC().Format(layout)) },
 		"truncate":         truncate,
 		"truncate_sha256":  truncateSHA256,
-		"uppercase":        strings.ToUpper,
-		"lowercase":        strings.ToLower,
-		"replace":          func(find, with, s string) string { return strings.ReplaceAll(s, find, with) },
+		"uppercase":        func(s string) (string, error) { return short(strings.ToUpper(s)) },
+		"lowercase":        func(s string) (string, error) { return short(strings.ToLower(s)) },
+		"replace":          replace,
 		"sha256":           sha256Hex,
-		"base64":           func(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) },
+		"base64":           func(s string) (string, error) { return short(base64.StdEncoding.EncodeToString([]byte(s))) },
+
+		// In place of the language's own, which give any length.
+		"print":    bounded(fmt.Sprint),
+		"println":  bounded(fmt.Sprintln),
+		"html":     bounded(template.HTMLEscaper),
+		"js":       bounded(template.JSEscaper),
+		"urlquery": bounded(template.URLQueryEscaper),
+		"printf":   printf,
 	}
+}
+
+// longest is the text that a function takes or gives. Each makes it a little
+// longer, and a template has room for hundreds of them, one after another: the
+// last would take all memory there is.
+const longest = 16 << 10
+
+var errLong = fmt.Errorf("a text grows beyond %d bytes", longest)
+
+func short(s string) (string, error) {
+	if len(s) > longest {
+		return "", errLong
+	}
+	return s, nil
+}
+
+// size is the length of what is to be printed.
+func size(args []any) (n int) {
+	for _, a := range args {
+		if s, ok := a.(string); ok {
+			n += len(s)
+		} else {
+			n += len(fmt.Sprint(a))
+		}
+	}
+	return n
+}
+
+func bounded(fn func(...any) string) func(...any) (string, error) {
+	return func(args ...any) (string, error) {
+		if size(args) > longest {
+			return "", errLong
+		}
+		return short(fn(args...))
+	}
+}
+
+func replace(find, with, s string) (string, error) {
+	if len(s) > longest || len(s)+strings.Count(s, find)*(len(with)-len(find)) > longest {
+		return "", errLong
+	}
+	return strings.ReplaceAll(s, find, with), nil
+}
+
+// printf also refuses widths that no name has room for, before they are printed.
+func printf(format string, args ...any) (string, error) {
+	if len(format)+size(args) > longest || strings.Count(format, "%")*(1000+size(args)) > 64*longest {
+		return "", errLong
+	}
+	digits := 0
+	for i, verb := 0, false; i < len(format); i++ {
+		switch c := format[i]; {
+		case c == '%':
+			verb, digits = !verb, 0
+		case !verb:
+		case c == '*':
+			return "", errors.New("printf: * is not allowed, give the width itself")
+		case c >= '0' && c <= '9':
+			if digits++; digits > 3 {
+				return "", errors.New("printf: a width has up to 3 digits")
+			}
+		case c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z':
+			verb = false
+		default: // a flag, or the dot before a precision
+			digits = 0
+		}
+	}
+	return short(fmt.Sprintf(format, args...))
 }
 
 // stream gives the next n bytes of the name's randomness.

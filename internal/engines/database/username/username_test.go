@@ -81,6 +81,40 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// TestTextsStayShort: a template whose functions make texts longer and longer is
+// refused, though what is left of them in the end is short. Those here would
+// take some hundred kilobytes; with more of the same it is all there is.
+func TestTextsStayShort(t *testing.T) {
+	const end = ` | truncate 8}}-{{random 20}}`
+	for _, text := range []string{
+		`{{"x"` + strings.Repeat(` | base64`, 40) + end,
+		`{{"x"` + strings.Repeat(` | replace "" "yyyyyyyyyy"`, 5) + end,
+		`{{"'"` + strings.Repeat(` | js`, 20) + end,
+		`{{"1"` + strings.Repeat(` | timestamp`, 18) + end,
+		`{{printf "%99999d" 1` + end, `{{printf "%-099999s" "x"` + end, `{{printf "%.99999f" 1.5` + end, `{{printf "%*d" 99999 1` + end, `{{printf "%[1]*[2]d" 99999 1` + end,
+		`{{$a := printf "%999s" "x"}}{{$b := print $a $a $a $a $a $a $a $a}}{{print $b $b $b $b $b $b $b $b` + end,
+		`{{$a := printf "%999s" "x"}}{{printf "` + strings.Repeat(`%[1]s`, 400) + `" $a` + end,
+	} {
+		tmpl, err := username.Compile(text, 63)
+		if err != nil {
+			t.Errorf("Compile(%.80q): %v", text, err)
+			continue
+		}
+		in := input("d", "r")
+		in.Now = time.Date(2026, time.November, 11, 11, 11, 11, 0, time.UTC)
+		if got, err := tmpl.Make(in); err == nil {
+			t.Errorf("Make(%.80q) = %q, want an error", text, got)
+		}
+	}
+	tmpl, err := username.Compile(`{{printf "%-3s|%03d|%5.1f|%%1000|%[1]q" .RoleName 7 1.25}}{{print "a" "b" 3}}{{html "<"}}`, 63)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := tmpl.Make(input("d", "r")); err != nil || got != `r  |007|  1.2|%1000|"r"ab3&lt;` {
+		t.Errorf("Make = %q, %v", got, err)
+	}
+}
+
 func TestBits(t *testing.T) {
 	for text, want := range map[string][2]float64{
 		username.Default:                   {119, 120},
