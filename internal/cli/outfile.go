@@ -34,6 +34,9 @@ func (c *call) outTarget(name string, replace bool, perm fs.FileMode) (*outTarge
 	old, err := os.Stat(t.path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
+		if to, err := os.Readlink(t.path); err == nil { // what it leads to is not made: a link may be anybody's
+			return nil, localf("Writing %s: it is a link to %s, which is not there", name, to)
+		}
 		return t, nil
 	case err != nil:
 		return nil, localf("Writing %s: %v", name, err)

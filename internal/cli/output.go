@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"syscall"
 
 	"github.com/leasehold/leasehold/api"
@@ -13,8 +14,10 @@ import (
 // that no command need look at each of its lines: Run does at the end.
 type output struct {
 	w    io.Writer
-	err  error
 	once string // what is lost with the answer and cannot be asked for again, and what to do then
+
+	mu  sync.Mutex // a write to a pipe that nobody reads may be left behind
+	err error
 }
 
 // outputError is an error of standard output, which settle reports.
@@ -24,27 +27,37 @@ func (e *outputError) Error() string { return "writing to standard output: " + e
 func (e *outputError) Unwrap() error { return e.err }
 
 func (o *output) Write(p []byte) (int, error) {
-	if o.err != nil {
-		return 0, o.err // a gap in what was printed would be worse than its end
+	if err := o.failed(); err != nil {
+		return 0, err // a gap in what was printed would be worse than its end
 	}
 	n, err := o.w.Write(p)
 	if err != nil {
-		o.err = &outputError{err}
+		err = &outputError{err}
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.err = err
 	}
-	return n, o.err
+	return n, err
+}
+
+func (o *output) failed() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.err
 }
 
 // settle says on stderr what could not be written, and makes a success a
 // failure. Who closes a pipe has read as much as was wanted (head, a pager).
 func (o *output) settle(stderr io.Writer, code int) int {
-	if o.err == nil || errors.Is(o.err, syscall.EPIPE) {
+	err := o.failed()
+	if err == nil || errors.Is(err, syscall.EPIPE) {
 		return code
 	}
 	once := o.once
 	if once == "" {
 		once = "What the command prints is lost, or a part of it."
 	}
-	fmt.Fprintf(stderr, "%s\n\n%s\n", upperFirst(o.err.Error()), once)
+	fmt.Fprintf(stderr, "%s\n\n%s\n", upperFirst(err.Error()), once)
 	if code == exitOK {
 		return exitLocal
 	}

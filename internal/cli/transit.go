@@ -6,6 +6,8 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/leasehold/leasehold/internal/secret"
 )
@@ -51,7 +53,10 @@ func (c *call) openInput() (in io.Reader, size int64, done func(), err error) {
 	if name == "" || name == "-" {
 		return c.stdin, -1, func() {}, nil
 	}
-	f, err := os.Open(expandHome(c.cfg.Getenv, name))
+	f, err := typed(c, func() (*os.File, error) { return os.Open(expandHome(c.cfg.Getenv, name)) }) // a named pipe waits for whoever writes
+	if errors.Is(err, exitStatus(exitStopped)) {
+		return nil, 0, nil, err
+	}
 	if err != nil {
 		return nil, 0, nil, localf("Reading %s: %v", name, err)
 	}
@@ -107,13 +112,19 @@ func (c *call) askDataKey(ctx context.Context, path string, body any) (wrapped s
 }
 
 // through copies a file to its target by do: whole, or not at all.
-func (c *call) through(ctx context.Context, doing string, target *outTarget, do func(io.Writer) error) error {
-	out, err := target.create()
+func (c *call) through(ctx context.Context, doing string, target *outTarget, do func(context.Context, io.Writer) error) error {
+	ctx, stop := untilHangup(ctx)
+	defer stop()
+	create := target.create
+	if target.direct() { // a named pipe waits for whoever reads
+		create = func() (*outFile, error) { return typed(c, target.create) }
+	}
+	out, err := create()
 	if err != nil {
 		return err
 	}
 	defer out.discard()
-	if err := do(out); err != nil {
+	if err := do(ctx, out); err != nil {
 		if unwritten := (*outputError)(nil); errors.As(err, &unwritten) {
 			c.once("What was written so far is not the whole file: do not use it.")
 			return err
@@ -128,4 +139,15 @@ func (c *call) through(ctx context.Context, doing string, target *outTarget, do 
 		return localf("%s %s: %v. %s.", doing, c.inputName(), err, left)
 	}
 	return out.finish()
+}
+
+// untilHangup ends ctx when the terminal is gone too, since a part of a file,
+// which may be in the clear, would be left. Under nohup it need not end.
+func untilHangup(ctx context.Context) (context.Context, context.CancelFunc) {
+	if signal.Ignored(syscall.SIGHUP) {
+		return ctx, func() {}
+	}
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGHUP)
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	return ctx, stop
 }

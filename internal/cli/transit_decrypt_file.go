@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"io"
 
 	"github.com/leasehold/leasehold/internal/envelope"
@@ -29,9 +30,15 @@ func transitDecryptFileCommand() *command {
 				return err
 			}
 			defer done()
-			in, shown := c.progress(in, size, "decrypting")
-			defer shown()
-			sealed, err := envelope.Open(in)
+			if target.name != "" || !c.terminal() { // where the content is shown
+				var shown func()
+				in, shown = c.progress(in, size, "decrypting")
+				defer shown()
+			}
+			sealed, err := typed(c, func() (*envelope.Sealed, error) { return envelope.Open(in) })
+			if errors.Is(err, exitStatus(exitStopped)) {
+				return err
+			}
 			if err != nil {
 				return localf("Decrypting %s: %v.", c.inputName(), err)
 			}
@@ -43,7 +50,7 @@ func transitDecryptFileCommand() *command {
 				return err
 			}
 			defer clear(key)
-			return c.through(ctx, "Decrypting", target, func(out io.Writer) error { return sealed.Decrypt(ctx, out, key) })
+			return c.through(ctx, "Decrypting", target, func(ctx context.Context, out io.Writer) error { return sealed.Decrypt(ctx, out, key) })
 		},
 	}
 }

@@ -41,7 +41,7 @@ func transitEncryptFileCommand() *command {
 			defer clear(key)
 			in, shown := c.progress(in, size, "encrypting")
 			defer shown()
-			return c.through(ctx, "Encrypting", target, func(out io.Writer) error {
+			return c.through(ctx, "Encrypting", target, func(ctx context.Context, out io.Writer) error {
 				return envelope.Seal(ctx, out, in, envelope.Header{Key: f.key, DataKey: wrapped}, key)
 			})
 		},

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"github.com/leasehold/leasehold/internal/envelope"
 )
@@ -239,6 +240,26 @@ func TestEnds(t *testing.T) {
 	cancel()
 	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Errorf("Seal after its end = %v, want %v", err, context.Canceled)
+	}
+
+	// And while nobody takes what it writes.
+	out, dst := io.Pipe()
+	defer out.Close()
+	cctx, cancel = context.WithCancel(ctx)
+	go func() { ended <- envelope.Seal(cctx, dst, bytes.NewReader(plain), header, key) }()
+	if _, err := io.CopyN(io.Discard, out, 2*chunk); err != nil { // the rest of its block is left
+		t.Fatal(err)
+	}
+	cancel()
+	late := time.NewTimer(time.Minute)
+	defer late.Stop()
+	select {
+	case err := <-ended:
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("Seal after its end, while it writes = %v, want %v", err, context.Canceled)
+		}
+	case <-late.C:
+		t.Fatal("Seal does not end while nobody takes what it writes")
 	}
 }
 

@@ -23,9 +23,10 @@ type pipe struct {
 // run reads src block by block, has work done on each, and writes what came of
 // it to dst in order.
 //
-// When it fails, or ctx ends, the goroutine that reads may be left behind: a
-// read from a terminal or a pipe cannot be called off. It ends with that read,
-// and touches nothing but its block.
+// When it fails, or ctx ends, the goroutines that read and write may be left
+// behind: a read from a terminal or a pipe cannot be called off, nor can a write
+// to a pipe that nobody reads. They end with that, and touch nothing but their
+// block.
 func run(ctx context.Context, dst io.Writer, src io.Reader, chunk int, work func(*block)) error {
 	workers := min(runtime.GOMAXPROCS(0), 4)
 	blocks := workers + 4 // one is being read, one waits to learn whether it is the last, one is written, one is ready
@@ -90,6 +91,7 @@ func (p *pipe) work(ctx context.Context, do func(*block)) {
 }
 
 func (p *pipe) write(ctx context.Context, dst io.Writer) error {
+	wrote := make(chan error, 1)
 	for {
 		b := receive(ctx, p.order)
 		if b == nil {
@@ -104,8 +106,14 @@ func (p *pipe) write(ctx context.Context, dst io.Writer) error {
 			return context.Cause(ctx)
 		}
 		// What opened before the chunk that did not is authentic.
-		if _, err := dst.Write(b.out); err != nil {
-			return err
+		go func() { _, err := dst.Write(b.out); wrote <- err }()
+		select {
+		case err := <-wrote:
+			if err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return context.Cause(ctx)
 		}
 		if b.err != nil {
 			return b.err
