@@ -62,6 +62,33 @@ func TestPaddingOfOthers(t *testing.T) {
 	}
 }
 
+// TestDerivedPublicHalf imports the public half of a derived key, of which
+// nothing can be derived: whoever tries is told, until the whole key follows.
+func TestDerivedPublicHalf(t *testing.T) {
+	m := newMount(t)
+	m.must("keys/own", object{"type": "ed25519", "exportable": true}, nil)
+	var own struct{ Keys map[string]string }
+	m.mustDo(wire.OpRead, "export/public-key/own?format=pem", nil, &own)
+	m.must("keys/half/import", object{"type": "ed25519", "derived": true, "public_key": own.Keys["1"]}, nil)
+	for _, path := range []string{"sign/half", "verify/half"} {
+		if msg := m.refused(path, object{"input": "QQ==", "context": "QQ==", "signature": "vault:v1:QQ=="}); !strings.Contains(msg, "public half only") {
+			t.Errorf("%s = %s", path, msg)
+		}
+	}
+	m.mustDo(wire.OpRead, "keys/half?context=QQ==", nil, nil)
+
+	// Another server's wrapping key is not needed: this one's will do.
+	var wrapping struct {
+		PublicKey string `json:"public_key"`
+	}
+	m.mustDo(wire.OpRead, "wrapping_key", nil, &wrapping)
+	m.must("keys/to/import", object{"type": "rsa-4096", "public_key": wrapping.PublicKey}, nil)
+	var wrapped struct{ Keys map[string]string }
+	m.mustDo(wire.OpRead, "byok-export/to/own/1", nil, &wrapped)
+	m.must("keys/half/import_version", object{"ciphertext": wrapped.Keys["1"]}, nil)
+	m.must("sign/half", object{"input": "QQ==", "context": "QQ=="}, nil)
+}
+
 // TestLeastVersionsAfterTrim: what encrypts is not set below what is left.
 func TestLeastVersionsAfterTrim(t *testing.T) {
 	m := newMount(t)

@@ -2,6 +2,7 @@ package transit
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -216,7 +217,10 @@ func (k *readyKey) derivedMaterial(v *readyVersion, context []byte) (primitive.M
 	secret := v.material.Secret
 	if k.Spec.Type == primitive.Ed25519 {
 		var err error
-		if secret, err = primitive.Ed25519Private(v.material); err != nil {
+		switch secret, err = primitive.Ed25519Private(v.material); {
+		case errors.Is(err, primitive.ErrNoPrivate):
+			return primitive.Material{}, asCallers(err)
+		case err != nil:
 			return primitive.Material{}, err
 		}
 	}

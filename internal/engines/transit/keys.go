@@ -320,8 +320,8 @@ func (k *keyRow) showPublic(row *versionRow, context []byte) (publicOut, error) 
 	}
 	m := primitive.Material{Secret: row.Secret, Public: row.Public}
 	if k.Derived {
-		if context == nil {
-			return out, nil
+		if context == nil || len(row.Secret) == 0 {
+			return out, nil // of the public half alone, which may be imported, nothing is derived
 		}
 		secret, err := primitive.Ed25519Private(m)
 		if err != nil {

@@ -268,6 +268,9 @@ func (k *ecKey) Verify(input, sig []byte, o SignOptions) (bool, error) {
 // Ed25519Private is the private key of stored material in the 64 bytes that Go
 // and Vault write it in: the seed (RFC 8032) and the public key.
 func Ed25519Private(m Material) ([]byte, error) {
+	if len(m.Secret) == 0 {
+		return nil, ErrNoPrivate
+	}
 	k, err := x509.ParsePKCS8PrivateKey(m.Secret)
 	if err != nil {
 		return nil, err
