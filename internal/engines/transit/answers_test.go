@@ -84,6 +84,13 @@ func TestDerivedPublicHalf(t *testing.T) {
 	m.mustDo(wire.OpRead, "wrapping_key", nil, &wrapping)
 	m.must("keys/to/import", object{"type": "rsa-4096", "public_key": wrapping.PublicKey}, nil)
 	var wrapped struct{ Keys map[string]string }
+	if status, _, err := m.ask(wire.OpRead, "byok-export/to/half", nil); status != 400 {
+		t.Errorf("exporting a half that is not exportable = %d, %v", status, err)
+	}
+	m.must("keys/half/config", object{"exportable": true}, nil)
+	if status, _, err := m.ask(wire.OpRead, "byok-export/to/half", nil); status != 400 || !strings.Contains(err.Error(), "public half only") {
+		t.Errorf("exporting the half that is secret, and lacking = %d, %v", status, err)
+	}
 	m.mustDo(wire.OpRead, "byok-export/to/own/1", nil, &wrapped)
 	m.must("keys/half/import_version", object{"ciphertext": wrapped.Keys["1"]}, nil)
 	m.must("sign/half", object{"input": "QQ==", "context": "QQ=="}, nil)

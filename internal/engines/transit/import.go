@@ -281,7 +281,7 @@ func (e *Engine) byokExport(ctx context.Context, _ *route.Request, in byokIn) (e
 	return e.exportVersions(ctx, src, in.Version, func(row *versionRow) (string, error) {
 		key, err := primitive.Wrappable(primitive.Material{Secret: row.Secret})
 		if err != nil {
-			return "", err
+			return "", asCallers(err)
 		}
 		b, err := primitive.Wrap(pub, h, key)
 		return base64.StdEncoding.EncodeToString(b), err
