@@ -158,3 +158,24 @@ func transactionControl(sql string, tokens []token) error {
 	}
 	return fmt.Errorf("%s is not allowed: the statements of one call run in one transaction that is ours", words[0])
 }
+
+// wantsData refuses COPY ... FROM STDIN. Nobody sends the data, so that the
+// server would wait for us until the creation's time is over, and the silence
+// would count against the connection, and so against all other roles.
+func wantsData(sql string, tokens []token) error {
+	before := ""
+	for _, t := range tokens {
+		if t.kind == comment {
+			continue
+		}
+		text := strings.ToUpper(sql[t.start:t.end])
+		switch {
+		case before == "" && text != "COPY":
+			return nil
+		case before == "FROM" && text == "STDIN":
+			return fmt.Errorf("COPY ... FROM STDIN is not allowed: nobody sends the data")
+		}
+		before = text
+	}
+	return nil
+}

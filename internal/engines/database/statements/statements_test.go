@@ -95,7 +95,7 @@ func TestCompileRefuses(t *testing.T) {
 	for _, sql := range []string{
 		"SELECT 'open", `SELECT "open`, "SELECT $$open", "SELECT /* open /* */", `SELECT E'open\'`,
 		"BEGIN", "COMMIT", "a; END", "rollback", "/* x */ START TRANSACTION", "PREPARE TRANSACTION 'x'", "ABORT",
-		`SELECT E'\{{name}}'`,
+		`SELECT E'\{{name}}'`, "COPY t (a, b) FROM stdin WITH (FORMAT csv)", "/* x */ copy t from /* y */ STDIN",
 		"SELECT E'a'\n'b{{name}}'", "SELECT E'a' -- c\n'b{{name}}'", "SELECT E'a'--\r -- d\n 'b{{name}}'", "SELECT U&'a' -- c\n'b{{name}}'",
 		"SELECT '\x00'", "SELECT '\xff'",
 	} {
@@ -103,7 +103,7 @@ func TestCompileRefuses(t *testing.T) {
 			t.Errorf("Compile(%q) was taken, want an error", sql)
 		}
 	}
-	for _, sql := range []string{"ROLLBACK TO SAVEPOINT x", "PREPARE x AS SELECT 1", "x", "SELECT E'a' -- 'b'\n", "SELECT E'a' -- c\n, 'b'"} {
+	for _, sql := range []string{"ROLLBACK TO SAVEPOINT x", "PREPARE x AS SELECT 1", "x", "COPY stdin FROM '/x'", "COPY (SELECT 1 FROM t) TO STDOUT", "SELECT 1 FROM stdin", "SELECT E'a' -- 'b'\n", "SELECT E'a' -- c\n, 'b'"} {
 		if _, err := statements.Compile([]string{sql}); err != nil {
 			t.Errorf("Compile(%q): %v", sql, err)
 		}

@@ -123,6 +123,9 @@ func compile(sql string) (statement, error) {
 	if err := transactionControl(sql, tokens); err != nil {
 		return st, err
 	}
+	if err := wantsData(sql, tokens); err != nil {
+		return st, err
+	}
 	if err := st.find(tokens, false); err != nil {
 		return st, err
 	}
