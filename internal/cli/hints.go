@@ -70,11 +70,34 @@ func (c *call) refusalHint(e *api.Error) string {
 		return "\"leasehold secrets list\" and \"leasehold auth list\" show what is mounted where."
 	case e.Status == http.StatusMethodNotAllowed:
 		return fmt.Sprintf("The path does not know this operation. What it knows:\n\n    leasehold path-help %s", path)
+	case e.Status == http.StatusBadRequest && e.Secret != nil:
+		return batchHint(e.Secret)
 	case e.Status == http.StatusBadRequest && strings.HasPrefix(e.URL, "http://") && len(e.Errors) == 0:
 		// A TLS listener answers plain requests with a line of text.
 		return fmt.Sprintf("If the server speaks HTTPS:\n\n    export VAULT_ADDR=%s", strings.Replace(c.target.Address(), "http://", "https://", 1))
 	}
 	return ""
+}
+
+// batchHint says what is wrong with which items of a batch. A refusal without a
+// sentence has a result for each in its place.
+func batchHint(s *api.Secret) string {
+	var out struct {
+		Results []struct{ Error string } `json:"batch_results"`
+	}
+	if err := s.Decode(&out); err != nil {
+		return ""
+	}
+	var b strings.Builder
+	for i, r := range out.Results {
+		if r.Error != "" {
+			fmt.Fprintf(&b, "\n    batch_input[%d]: %s", i, r.Error)
+		}
+	}
+	if b.Len() == 0 {
+		return ""
+	}
+	return "These items of the batch failed:\n" + b.String()
 }
 
 // namespace is the one that the command works in, or "".
