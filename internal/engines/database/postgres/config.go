@@ -203,26 +203,59 @@ func Redacted(raw string) string {
 		if pw, ok := u.User.Password(); ok && pw != passwordMarker {
 			u.User = url.UserPassword(u.User.Username(), "*****")
 		}
-		q := u.RawQuery
-		if strings.Contains(q, "password=") {
-			v := u.Query()
-			for k := range v {
-				if strings.HasSuffix(strings.ToLower(k), "password") {
-					v.Set(k, "*****")
-				}
+		v, secret := u.Query(), false
+		for k := range v {
+			if isPassword(k) {
+				v.Set(k, "*****")
+				secret = true
 			}
+		}
+		if secret {
 			u.RawQuery = v.Encode()
 		}
 		return strings.NewReplacer(userMarker, "{{username}}", passwordMarker, "{{password}}").Replace(u.String())
 	}
-	fields := strings.Fields(raw)
-	for i, f := range fields {
-		if k, v, ok := strings.Cut(f, "="); ok && strings.HasSuffix(strings.ToLower(k), "password") && !strings.Contains(v, "{{password}}") {
-			fields[i] = k + "=*****"
+	var out strings.Builder
+	for raw != "" {
+		eq := strings.IndexByte(raw, '=')
+		if eq < 0 {
+			break
+		}
+		value := strings.TrimLeft(raw[eq+1:], spaces)
+		n := valueLength(value)
+		if isPassword(strings.Trim(raw[:eq], spaces)) && value[:n] != "{{password}}" && value[:n] != "'{{password}}'" {
+			out.WriteString(raw[:eq+1] + "*****")
+		} else {
+			out.WriteString(raw[:len(raw)-len(value)+n])
+		}
+		raw = value[n:]
+	}
+	return out.String() + raw
+}
+
+func isPassword(key string) bool { return strings.HasSuffix(strings.ToLower(key), "password") }
+
+const spaces = " \t\n\r\v\f"
+
+// valueLength is how long the value is that the rest of a "key=value" text
+// begins with: in quotes, or up to a space. A backslash takes the character
+// behind it along.
+func valueLength(s string) int {
+	quoted := strings.HasPrefix(s, "'")
+	for i := range len(s) {
+		switch c := s[i]; {
+		case i > 0 && s[i-1] == '\\' && escaping(s[:i]):
+		case quoted && i > 0 && c == '\'':
+			return i + 1
+		case !quoted && strings.IndexByte(spaces, c) >= 0:
+			return i
 		}
 	}
-	return strings.Join(fields, " ")
+	return len(s)
 }
+
+// escaping reports whether the backslash that s ends in is not escaped itself.
+func escaping(s string) bool { return (len(s)-len(strings.TrimRight(s, `\`)))%2 == 1 }
 
 // connectHook fills in the password that is believed to work.
 func (t *Target) connectHook(_ context.Context, cc *pgx.ConnConfig) error {
