@@ -92,7 +92,7 @@ func operatorUnsealCommand() *command {
 			}{Reset: reset}
 			switch {
 			case migrate:
-				return localf("-migrate is not supported: a seal is changed with \"leasehold operator rekey\"")
+				return localf("-migrate is not needed: with another seal in the server's configuration enough shares, given as ever, open it once, and it opens by that seal from then on")
 			case !reset:
 				key, err := c.given(c.arg(0), "Unseal Key (will be hidden):", true)
 				if err != nil {
