@@ -32,8 +32,13 @@ const (
 	DefaultTimeout  = 2 * time.Second
 )
 
-// pause is how long a log that did not take a record in time is left alone.
-const pause = time.Second
+// pause is how long a log that did not take a record in time is left alone, and
+// hungTimeout how long it may take for the one after it: that costs no request
+// its time again.
+const (
+	pause       = time.Second
+	hungTimeout = 10 * time.Millisecond
+)
 
 // Config says which log and how messages are marked.
 type Config struct {
@@ -63,7 +68,7 @@ type Device struct {
 	conn   net.Conn   // nil: to be connected for the next record
 	closed bool
 	rests  time.Time // until then nothing is tried, because of cause
-	cause  error
+	cause  error     // why the last record was not taken in time; nil once one was
 	buf    []byte
 }
 
@@ -98,7 +103,16 @@ func (d *Device) Write(lines []byte) error {
 	if time.Now().Before(d.rests) {
 		return fmt.Errorf("the log has stopped reading: %w", d.cause)
 	}
-	until := time.Now().Add(d.cfg.Timeout)
+	limit := d.cfg.Timeout
+	if d.cause != nil {
+		limit = min(limit, hungTimeout)
+		if d.conn == nil { // the way to it may be longer than that
+			if err := d.connectLocked(); err != nil {
+				return err
+			}
+		}
+	}
+	until := time.Now().Add(limit)
 	for line := range audit.Lines(lines) {
 		if err := d.sendLocked(line, until); err != nil {
 			if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -107,6 +121,7 @@ func (d *Device) Write(lines []byte) error {
 			return fmt.Errorf("writing to syslog: %w", err)
 		}
 	}
+	d.cause = nil
 	return nil
 }
 
