@@ -20,11 +20,18 @@ import (
 type farKey struct {
 	kind  string
 	while func() // while it is asked to unwrap; nil: nothing happens
+	wraps func() // while it is asked to wrap; nil: nothing happens
 }
 
 func (k *farKey) Kind() string { return k.kind }
 
-func (k *farKey) Wrap(_ context.Context, key []byte) ([]byte, string, error) {
+func (k *farKey) Wrap(ctx context.Context, key []byte) ([]byte, string, error) {
+	if k.wraps != nil {
+		k.wraps()
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, "", err
+	}
 	b := slices.Clone(key)
 	slices.Reverse(b)
 	return append([]byte(k.kind), b...), "1", nil
@@ -155,6 +162,26 @@ func TestTypeOfSeal(t *testing.T) {
 		}
 		typed("when open", tt.then)
 		c.Stop(time.Second)
+	}
+}
+
+// TestGivenAndGone: who gives the last share and does not wait for the answer
+// has opened the server, and with it the way of its new seal.
+func TestGivenAndGone(t *testing.T) {
+	one, two := &farKey{kind: "one"}, &farKey{kind: "two"}
+	db, shares := farSealed(t, one)
+	c := farCore(t, db, two)
+	ctx, leave := context.WithCancel(t.Context())
+	two.wraps = leave
+	for _, s := range shares[:2] {
+		if err := c.Unseal(ctx, s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.Stop(time.Second)
+	c = farCore(t, db, two)
+	if opened, err := c.AutoUnseal(t.Context()); err != nil || !opened {
+		t.Errorf("AutoUnseal by the new seal = %v, %v", opened, err)
 	}
 }
 

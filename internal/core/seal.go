@@ -122,7 +122,7 @@ func (c *Core) Unseal(ctx context.Context, share []byte) error {
 		return err
 	}
 	defer clear(root)
-	c.refreshSlots(ctx, conf, root)
+	c.refreshSlots(context.WithoutCancel(ctx), conf, root) // whoever gave the share may have left
 	return nil
 }
 
