@@ -257,6 +257,7 @@ func TestRefused(t *testing.T) {
 		{`seal "static" { current_key_id = "1" current_key = "file:///x" previous_key = "file:///y" }`, "go together"},
 		{`seal "static" { key_file = "/x" }`, `write current_key = "file:///path"`},
 		{`seal "shamir" { disabled = true }`, "a disabled seal is not supported"},
+		{`seal "transit" { disabled = "true" }`, "leave its block out, and give enough shares once"},
 
 		{`listener "tcp" {}`, `needs tls_cert_file and tls_key_file, or tls_disable = true`},
 		{`listener "tcp" { tls_disable = true address = "localhost" }`, "host:port"},

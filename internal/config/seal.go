@@ -106,7 +106,7 @@ func readKey(at func(*Seal) *Key) field[Seal] {
 
 func readDisabled(d *decoder, m member, _ *Seal) {
 	if v, ok := d.boolean(m); ok && v {
-		d.fail(m.pos, "a disabled seal is not supported: to change the key, name the old one in previous_key")
+		d.fail(m.pos, "a disabled seal is not supported: leave its block out, and give enough shares once, which also gives the seal that is configured its key (of seal \"static\" an old key may be named in previous_key)")
 	}
 }
 
