@@ -234,3 +234,47 @@ func TestForceTriesTwice(t *testing.T) {
 		r.nothingLeft()
 	})
 }
+
+// Leases that an operator wants forgotten do not wait for others of a target
+// that is away, which came before them.
+func TestForcedPastOthers(t *testing.T) {
+	run(t, func(r *rig) {
+		for i := range 40 {
+			r.mustIssue(fmt.Sprint("user", i), time.Hour)
+		}
+		var forced []lease.ID
+		for i := range 3 {
+			forced = append(forced, r.mustIssue(fmt.Sprint("forced", i), 9*time.Hour).ID)
+		}
+		back := r.mustIssue("back", 9*time.Hour).ID
+		r.target.set(func() { r.target.down = errors.New("connection refused") })
+		time.Sleep(2 * time.Hour)
+		for _, id := range forced {
+			if _, err := r.store.Revoke(r.t.Context(), ns, id, lease.Forced, true); err != nil {
+				t.Errorf("Revoke = %v", err)
+			}
+		}
+		if n := r.left("lease/"); n != 41 {
+			t.Errorf("%d leases left, want the 41 that nobody wants forgotten", n)
+		}
+		// One of a target that is back, which its lane does not know yet.
+		r.target.set(func() { r.target.down = nil })
+		if _, err := r.store.Revoke(r.t.Context(), ns, back, lease.Forced, true); err != nil || r.target.has("back") {
+			t.Errorf("Revoke = %v, and the login is left: %v", err, r.target.has("back"))
+		}
+		// One whose creation may yet land stays until it cannot.
+		time.Sleep(time.Hour)
+		young := r.mustIssue("young", 9*time.Hour)
+		r.mustIssue("other", time.Second)
+		r.target.set(func() { r.target.down = errors.New("connection refused") })
+		time.Sleep(10 * time.Second)
+		for _, pending := range []bool{true, false} {
+			p, err := r.store.Revoke(r.t.Context(), ns, young.ID, lease.Forced, true)
+			there := r.left("lease/") == 2
+			if err != nil || p.Cleaning != pending || there != pending {
+				t.Errorf("Revoke = %+v, %v, and the lease is there: %v", p, err, there)
+			}
+			time.Sleep(lease.DefaultLimit)
+		}
+	})
+}

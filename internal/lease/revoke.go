@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/leasehold/leasehold/internal/errs"
+	"github.com/leasehold/leasehold/internal/lane"
 	"github.com/leasehold/leasehold/internal/storage"
 )
 
@@ -38,6 +40,9 @@ func (s *Store) Revoke(ctx context.Context, ns string, id ID, cause Cause, sync 
 	}
 	ctx, cancel := waitContext(ctx)
 	defer cancel()
+	if cause == Forced {
+		defer s.forgetting(ctx, []string{key})()
+	}
 	return s.wait(ctx, key, words, sync || cause == Forced)
 }
 
@@ -134,6 +139,100 @@ func (s *Store) putEnding(ctx context.Context, keys []string, cause Cause, lapse
 			return err
 		}
 		keys = keys[n:]
+	}
+	return nil
+}
+
+const (
+	// forgetEvery is how often a forced revocation looks whether its target is
+	// one that does not answer, and forgetAfter how long that may take to.
+	forgetEvery = time.Second
+	forgetAfter = 5 * time.Second
+)
+
+// forgetting ends leases that an operator wants forgotten while their target
+// does not answer, until ctx ends or the func is called. Their lane tries one
+// lease at a time then, the oldest first, which may be another one for as long
+// as the target is away.
+func (s *Store) forgetting(ctx context.Context, keys []string) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		tick := time.NewTicker(forgetEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return
+			}
+			if err := s.forget(context.WithoutCancel(ctx), keys); err != nil {
+				s.cfg.Log.Error("forgetting leases whose target does not answer; it is tried again", "error", err)
+			}
+		}
+	})
+	return func() { cancel(); wg.Wait() }
+}
+
+// forget ends those of the leases whose target does not answer. It is asked
+// about one of them: it may have come back since its lane tried.
+func (s *Store) forget(ctx context.Context, keys []string) error {
+	batches := map[string][]*ending{} // by target
+	now := s.cfg.Now()
+	err := s.cfg.Store.View(ctx, func(v storage.View) error {
+		for _, key := range keys {
+			r, err := getRow(v, key)
+			if err != nil && !isBadRow(err) {
+				return err
+			}
+			if err != nil || r == nil || r.Ending == nil || r.Ending.Cause != Forced {
+				continue
+			}
+			e := &ending{key: key, row: r, work: lane.Work{Key: r.dueKey(key), Target: r.Target, Due: r.Due, ID: key}, store: s}
+			landed := s.landed(e)
+			e.late = !now.Before(landed)
+			if e.late || r.Due.Before(landed) { // else it waits for that already
+				batches[r.Target] = append(batches[r.Target], e)
+			}
+		}
+		return nil
+	})
+	for target, batch := range batches {
+		st := s.cfg.Lanes.Status(target)
+		if err != nil || !st.Open {
+			continue
+		}
+		if batch, err = s.release(ctx, batch); err != nil || len(batch) == 0 {
+			continue
+		}
+		if away := s.tryOne(ctx, target, batch[0]); away == nil {
+			batch = batch[:1] // and its lane will find that it is back
+		} else {
+			for _, e := range batch {
+				e.finished, e.err = true, away
+			}
+		}
+		err = s.settle(ctx, batch)
+	}
+	return err
+}
+
+// tryOne has the target end one lease. Its error is a target that does not
+// answer, whatever else came of it.
+func (s *Store) tryOne(ctx context.Context, target string, e *ending) (away error) {
+	ctx, cancel := context.WithTimeout(ctx, forgetAfter)
+	defer cancel()
+	e.mark = e.row.mark(s.cfg.Origin.Instance, e.key)
+	k, ok := s.cfg.Kind(mountOf(e.key), e.row.Kind)
+	switch {
+	case e.lost:
+		e.done(errNoCredential)
+	case ok:
+		s.ask(ctx, k, target, []*ending{e})
+	}
+	e.done(errors.New("the engine of this lease is not loaded, or gave no result; see the server's log"))
+	if e.err != nil && (lane.IsConnFault(e.err) || ctx.Err() != nil) {
+		return errors.New(e.err.Error())
 	}
 	return nil
 }
@@ -254,6 +353,9 @@ func (s *Store) revokePage(ctx context.Context, keys []string, cause Cause) (p P
 	}
 	if err := s.makeDue(context.WithoutCancel(ctx), keys, cause); err != nil {
 		return p, err
+	}
+	if cause == Forced {
+		defer s.forgetting(ctx, keys)()
 	}
 	var all []error
 	for i, k := range keys {

@@ -557,3 +557,27 @@ func TestSharedRecords(t *testing.T) {
 		}
 	})
 }
+
+// Leases that share a login are forgotten at a target that is away, with what
+// is stored of the login.
+func TestSharedForgotten(t *testing.T) {
+	share(t, func(s *sharer) {
+		s.mustIssue("other", time.Minute)
+		one, _ := s.mustAsk("ann", 9*time.Hour)
+		two, _ := s.mustAsk("ann", 9*time.Hour)
+		time.Sleep(10 * time.Second)
+		s.target.set(func() { s.target.down = errors.New("connection refused") })
+		time.Sleep(10 * time.Minute)
+		for i, l := range []*lease.Issued{one, two} {
+			if _, err := s.store.Revoke(s.t.Context(), ns, l.ID, lease.Forced, true); err != nil {
+				t.Errorf("Revoke = %v", err)
+			}
+			if n := s.left("cred/"); n != 1-i {
+				t.Errorf("%d shared logins after %d of 2 leases were forgotten", n, i+1)
+			}
+		}
+		if n := s.left("lease/"); n != 1 {
+			t.Errorf("%d leases left, want the one that nobody wants forgotten", n)
+		}
+	})
+}
