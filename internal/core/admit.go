@@ -167,6 +167,9 @@ func (c *Core) Known(ctx context.Context, ns, path string) (policy.As, error) {
 func (x *exchange) params() func(yield func(string, wire.Value) bool) {
 	if x.req.Op == wire.OpRead || x.r.Octets != nil {
 		return func(yield func(string, wire.Value) bool) {
+			if x.r.Octets != nil && !yield(x.ep.InJSON(x.r.Octets)) {
+				return
+			}
 			for k, vs := range x.req.Query {
 				for _, v := range vs {
 					if !yield(k, wire.Value(wire.Append(nil, v))) {

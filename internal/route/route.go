@@ -80,6 +80,7 @@ type Endpoint struct {
 
 	exists func(ctx context.Context, req *Request) (bool, error)
 	octets func(ctx context.Context, req *Request) (Result, error)
+	inJSON func(body []byte) (name, text string) // of octets: see Octets
 	logIn  func(ctx context.Context, req *Request, may Permit) (*Auth, string, error)
 	alias  any                                                     // of LockedBy, a func(In) string; nil: nobody is locked out here
 	role   func(ctx context.Context, req *Request) (string, error) // see RoleOf
@@ -127,6 +128,13 @@ func (e *Endpoint) Call(ctx context.Context, req *Request) (Result, error) {
 
 // TakesOctets reports whether the endpoint takes a body of bytes.
 func (e *Endpoint) TakesOctets() bool { return e != nil && e.octets != nil }
+
+// InJSON is the field that a body of bytes stands for, for those who judge
+// fields.
+func (e *Endpoint) InJSON(body []byte) (name string, v wire.Value) {
+	name, text := e.inJSON(body)
+	return name, wire.Append(nil, text)
+}
 
 // LogIn is Call for an endpoint that was declared with Login, asking may before
 // it acts. alias is the one that was tried and that may be locked out: "" where
@@ -224,10 +232,13 @@ func Exists[In any](fn func(ctx context.Context, req *Request, in In) (bool, err
 }
 
 // Octets lets a write take a body of bytes too (application/octet-stream), and
-// answer it with bytes. The other fields of In come from the query then.
-func Octets[In any](h func(ctx context.Context, req *Request, in In, body []byte) ([]byte, error)) Option {
+// answer it with bytes. The other fields of In come from the query then. inJSON
+// says which field the body stands for and what it holds there in JSON: what a
+// policy says of that field holds for the body.
+func Octets[In any](inJSON func(body []byte) (name, text string), h func(ctx context.Context, req *Request, in In, body []byte) ([]byte, error)) Option {
 	d := wire.NewDecoder[In]()
 	return func(e *Endpoint) {
+		e.inJSON = inJSON
 		e.octets = func(ctx context.Context, req *Request) (Result, error) {
 			var in In
 			warnings, err := d.Decode(&in, wire.Source{Params: req.params.list(), Query: req.Query})

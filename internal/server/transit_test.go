@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -141,5 +142,65 @@ func TestBatchThatFailsInPart(t *testing.T) {
 	}
 	if err := json.Unmarshal(open.Data, &out); err != nil || len(out.Batch) != 2 || out.Batch[0].Plaintext != "c2VjcmV0" || out.Batch[1].Error == "" {
 		t.Errorf("what was wrapped is %s, %v", open.Data, err)
+	}
+}
+
+// TestParametersOfBytes: what a policy says of a parameter holds for a body of
+// bytes that stands for it, as it does for the parameters in the query.
+func TestParametersOfBytes(t *testing.T) {
+	c := start(t, "")
+	write := func(path string, body fields) *api.Secret {
+		t.Helper()
+		s, err := c.Write(t.Context(), path, body)
+		if err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+		return s
+	}
+	write("sys/mounts/transit", fields{"type": "transit"})
+	write("transit/keys/a", nil)
+	write("transit/keys/ed", fields{"type": "ed25519"})
+	var sealed struct{ Ciphertext string }
+	if err := json.Unmarshal(write("transit/encrypt/a", fields{"plaintext": "QQ=="}).Data, &sealed); err != nil {
+		t.Fatal(err)
+	}
+	head, rest := sealed.Ciphertext[:len("vault:v1:")], sealed.Ciphertext[len("vault:v1:"):]
+	raw, err := base64.StdEncoding.DecodeString(rest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := head + string(raw)
+	for i, use := range []struct {
+		path, rule, body string
+		want             bool
+	}{
+		{"transit/sign/ed", `allowed_parameters = { input = ["QQ=="] }`, "A", true},
+		{"transit/sign/ed", `allowed_parameters = { input = ["QQ=="] }`, "B", false},
+		{"transit/sign/ed", `allowed_parameters = { batch_input = [] }`, "A", false},
+		{"transit/sign/ed/sha2-256", `denied_parameters = { input = [] }`, "A", false},
+		{"transit/hmac/a", `denied_parameters = { input = ["QQ=="] }`, "A", false},
+		{"transit/hmac/a", `denied_parameters = { input = ["QQ=="] }`, "B", true},
+		{"transit/hmac/a", `required_parameters = ["input"]`, "A", true},
+		{"transit/hmac/a", `required_parameters = ["key_version"]`, "A", false},
+		{"transit/encrypt/a", `denied_parameters = { "*" = [] }`, "A", false},
+		{"transit/encrypt/a", `allowed_parameters = { plaintext = [] }`, "A", true},
+		{"transit/encrypt/a?key_version=1", `allowed_parameters = { plaintext = [] }`, "A", false},
+		{"transit/decrypt/a", `allowed_parameters = { ciphertext = ["` + sealed.Ciphertext + `"] }`, text, true},
+		{"transit/decrypt/a", `denied_parameters = { ciphertext = ["` + sealed.Ciphertext + `"] }`, text, false},
+		{"transit/decrypt/a", `allowed_parameters = { ciphertext = ["vault:v1:*"] }`, "junk", false},
+	} {
+		path, query, _ := strings.Cut(use.path, "?")
+		name := fmt.Sprint("p", i)
+		write("sys/policies/acl/"+name, fields{"policy": `path "` + path + `" { capabilities = ["update"] ` + use.rule + ` }`})
+		as, _ := newToken(t, c, "auth/token/create", fields{"policies": []string{name}})
+		values, err := url.ParseQuery(query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req := &api.Request{Method: http.MethodPost, Path: path, Query: values, Body: json.RawMessage(use.body),
+			Header: http.Header{"Content-Type": {"application/octet-stream"}}}
+		if _, err := as.Do(t.Context(), req); (api.StatusOf(err) != http.StatusForbidden) != use.want || use.want && err != nil {
+			t.Errorf("the bytes %.9q to %s by the rule %s = %v, want them taken: %v", use.body, use.path, use.rule, err, use.want)
+		}
 	}
 }

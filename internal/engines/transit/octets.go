@@ -2,6 +2,7 @@ package transit
 
 import (
 	"context"
+	"encoding/base64"
 
 	"github.com/leasehold/leasehold/internal/engines/transit/primitive"
 	"github.com/leasehold/leasehold/internal/errs"
@@ -13,6 +14,23 @@ import (
 // is ours: Vault has no such thing. What is made by a key is "vault:v3:", the
 // version, and behind it the bytes themselves: with these in base64 it is what
 // JSON has, and the other way round.
+
+// What a body of bytes is in JSON.
+func asPlaintext(body []byte) (name, text string) {
+	return "plaintext", base64.StdEncoding.EncodeToString(body)
+}
+
+func asInput(body []byte) (name, text string) {
+	return "input", base64.StdEncoding.EncodeToString(body)
+}
+
+func asCiphertext(body []byte) (name, text string) {
+	_, rest, err := head(body, "ciphertext")
+	if err != nil {
+		return "ciphertext", string(body) // no such thing in JSON either
+	}
+	return "ciphertext", string(body[:len(body)-len(rest)]) + base64.StdEncoding.EncodeToString(rest)
+}
 
 // octetsIn are the fields that stand in the query of a request of bytes.
 type octetsIn struct {
