@@ -19,4 +19,9 @@
 // ended and seen to be gone; what they owned and were granted, in every
 // database that pg_shdepend names; DROP. Only a role whose comment is the
 // lease's mark is touched, and the transactions check that again themselves.
+//
+// Our own SQL runs with the managing user's rights on the search_path that the
+// operator's statements need, and others may create there. So functions have
+// their schema, and operators their exact types or OPERATOR(pg_catalog.…): one
+// that is found by a conversion only would give way to anybody's that fits.
 package postgres

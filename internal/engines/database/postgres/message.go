@@ -55,8 +55,8 @@ func (m *message) add(sql string) int {
 func (m *message) failUnless(cond, why string) int {
 	// The text is no number, and the clock keeps it from being evaluated
 	// before it is needed.
-	return m.add("SELECT CASE WHEN " + cond + " THEN NULL ELSE (" + quote("leasehold: "+why+" at ") +
-		" || pg_catalog.clock_timestamp())::int END")
+	return m.add("SELECT CASE WHEN " + cond + " THEN NULL ELSE pg_catalog.concat(" + quote("leasehold: "+why+" at ") +
+		", pg_catalog.clock_timestamp())::int END")
 }
 
 // before appends a statement that fails when the server's clock is past a
@@ -152,7 +152,7 @@ func rows(ctx context.Context, c *pgconn.PgConn, sql string, items []string) ([]
 // whoseMark is a condition that all these roles exist and carry their marks.
 func whoseMark(roles, marks []string) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d = (SELECT count(*) FROM pg_catalog.pg_roles r, (VALUES ", len(roles))
+	fmt.Fprintf(&b, "%d = (SELECT pg_catalog.count(*) FROM pg_catalog.pg_roles r, (VALUES ", len(roles))
 	for i := range roles {
 		if i > 0 {
 			b.WriteString(", ")

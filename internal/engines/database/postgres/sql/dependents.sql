@@ -4,5 +4,5 @@
 SELECT DISTINCT d.refobjid::text, coalesce(db.datname, pg_catalog.current_database())
   FROM pg_catalog.pg_shdepend d
   LEFT JOIN pg_catalog.pg_database db ON db.oid = d.dbid
- WHERE d.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass
+ WHERE d.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass::oid
    AND d.refobjid = ANY ($1::oid[])

@@ -1,6 +1,6 @@
 -- Who answers, by its own identity, and what time it is there.
 SELECT (SELECT system_identifier::text FROM pg_catalog.pg_control_system()),
-       (extract(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::bigint,
+       (extract(epoch FROM pg_catalog.clock_timestamp()) OPERATOR(pg_catalog.*) 1000000)::bigint,
        pg_catalog.pg_is_in_recovery(),
        pg_catalog.current_setting('server_version_num')::int,
        u.rolsuper, u.rolcreaterole, u.rolname, pg_catalog.current_database()

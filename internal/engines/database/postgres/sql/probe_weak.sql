@@ -1,7 +1,7 @@
 -- The same where pg_control_system may not be asked: the numbers that this
 -- server gave our database and our user. A replica has the same ones.
-SELECT 'weak-' || d.oid || '-' || u.oid,
-       (extract(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::bigint,
+SELECT pg_catalog.concat('weak-', d.oid, '-', u.oid),
+       (extract(epoch FROM pg_catalog.clock_timestamp()) OPERATOR(pg_catalog.*) 1000000)::bigint,
        pg_catalog.pg_is_in_recovery(),
        pg_catalog.current_setting('server_version_num')::int,
        u.rolsuper, u.rolcreaterole, u.rolname, pg_catalog.current_database()
