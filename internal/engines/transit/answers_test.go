@@ -5,6 +5,7 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/json"
 	"encoding/pem"
 	"strings"
 	"testing"
@@ -126,6 +127,28 @@ func TestBatchOfSignatures(t *testing.T) {
 	}
 	m.refused("verify/e", object{"batch_input": []object{good, {"input": "QQ=="}}})
 	m.refused("verify/e", object{"batch_input": []object{{"input": "QQ=="}}})
+}
+
+// TestNoPlaintextInBatch: an item that holds null is one that somebody forgot
+// to fill, and is not encrypted as an empty text, as Vault has it.
+func TestNoPlaintextInBatch(t *testing.T) {
+	m := newMount(t)
+	m.must("keys/a", nil, nil)
+	status, data, err := m.ask(wire.OpUpdate, "encrypt/a", object{"batch_input": []object{{"plaintext": nil, "reference": "1"}, {"plaintext": ""}, {}}})
+	var out struct {
+		Results []struct{ Ciphertext, Error, Reference string } `json:"batch_results"`
+	}
+	if err == nil {
+		err = json.Unmarshal(data, &out)
+	}
+	if err != nil || status != 400 || len(out.Results) != 3 {
+		t.Fatalf("encrypt = %d, %s, %v", status, data, err)
+	}
+	for i, want := range []bool{false, true, false} {
+		if r := out.Results[i]; (r.Ciphertext != "") != want || (r.Error == "") != want {
+			t.Errorf("item %d = %+v, want it encrypted: %v", i, r, want)
+		}
+	}
 }
 
 // TestContextsOfBatch is a batch of which some items name a context: Vault

@@ -258,7 +258,8 @@ func (k *readyKey) forDecryption(version int, what string) error {
 var errNoPlaintext = errs.New(errs.Invalid, "missing plaintext to encrypt")
 
 func (e *Engine) encryptItem(ctx context.Context, k *readyKey, it *itemIn, r *room) (out itemOut, err error) {
-	if !it.Plaintext.Set {
+	// Of a batch null is no plaintext; elsewhere it is an empty one, as in Vault.
+	if !it.Plaintext.Set || r.many && it.Plaintext.Value == nil {
 		return out, errNoPlaintext
 	}
 	if r.in, err = b64.AppendDecoded(r.in[:0], it.Plaintext.Value); err != nil {
