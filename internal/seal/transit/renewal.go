@@ -22,8 +22,14 @@ const (
 // again; the seal needs the token only when the server opens.
 func (s *Seal) Run(ctx context.Context) {
 	said := ""
+	warn := func(err error) {
+		if err.Error() != said {
+			s.cfg.Log.Warn("the token of the transit seal is not renewed; without it this server will not open by itself the next time", "server", s.client.Address(), "error", err)
+			said = err.Error()
+		}
+	}
 	for {
-		err := s.keepAlive(ctx)
+		err := s.keepAlive(ctx, api.RenewerConfig{Failed: warn, Renewed: func(*api.Secret) { said = "" }})
 		if ctx.Err() != nil {
 			return
 		}
@@ -33,10 +39,7 @@ func (s *Seal) Run(ctx context.Context) {
 		wait := lookNow
 		if err != nil {
 			wait = lookAgain
-			if err.Error() != said {
-				s.cfg.Log.Warn("the token of the transit seal is not renewed; without it this server will not open by itself the next time", "server", s.client.Address(), "error", err)
-				said = err.Error()
-			}
+			warn(err)
 		}
 		select {
 		case <-time.After(wait):
@@ -52,9 +55,9 @@ var errEnds = errors.New("it is not renewable: give the seal a periodic token (l
 // errReplaced is a token that is kept alive no more, since there is another.
 var errReplaced = errors.New("another token has been put in place")
 
-// keepAlive renews the token until that fails or another is in its place. It
-// returns nil for one that needs no renewal.
-func (s *Seal) keepAlive(ctx context.Context) error {
+// keepAlive renews the token, and tells so, until that fails or another is in
+// its place. It returns nil for one that needs no renewal.
+func (s *Seal) keepAlive(ctx context.Context, tell api.RenewerConfig) error {
 	token, err := s.cfg.Token()
 	if err != nil {
 		return err
@@ -76,11 +79,10 @@ func (s *Seal) keepAlive(ctx context.Context) error {
 	case !is.Renewable:
 		return errEnds
 	}
-	first, err := c.RenewSelf(ctx, 0)
-	if err != nil {
+	if tell.Secret, err = c.RenewSelf(ctx, 0); err != nil {
 		return err
 	}
-	r, err := api.NewRenewer(c, api.RenewerConfig{Secret: first})
+	r, err := api.NewRenewer(c, tell)
 	if err != nil {
 		return err
 	}

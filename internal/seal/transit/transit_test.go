@@ -427,3 +427,34 @@ func TestNewTokenIsRenewed(t *testing.T) {
 		}
 	})
 }
+
+// TestOutageIsTold when the token is not renewed, and not only when it has
+// ended: once for each time that the other server is away.
+func TestOutageIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		renewals, back := 0, time.Time{}
+		log := new(strings.Builder)
+		s := newSeal(t, slog.New(slog.NewTextHandler(log, nil)), func(r *http.Request) (int, any) {
+			mu.Lock()
+			defer mu.Unlock()
+			if time.Now().Before(back) {
+				return 0, nil
+			}
+			if r.URL.Path == "/v1/auth/token/lookup-self" {
+				return 200, fields{"request_id": "1", "data": fields{"ttl": 3600, "renewable": true}}
+			}
+			if renewals++; renewals == 5 || renewals == 10 {
+				back = time.Now().Add(5 * time.Minute)
+				return 0, nil
+			}
+			return 200, fields{"request_id": "1", "auth": fields{"client_token": "hvs.t", "lease_duration": 3600, "renewable": true}}
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), 24*time.Hour)
+		defer cancel()
+		s.Run(ctx)
+		if n := strings.Count(log.String(), "it is away"); n != 2 || renewals < 12 {
+			t.Errorf("after %d renewals the log tells of %d outages, want 2:\n%s", renewals, n, log)
+		}
+	})
+}
