@@ -21,7 +21,7 @@
 // lease's mark is touched, and the transactions check that again themselves.
 //
 // Our own SQL runs with the managing user's rights on the search_path that the
-// operator's statements need, and others may create there. So functions have
-// their schema, and operators their exact types or OPERATOR(pg_catalog.…): one
-// that is found by a conversion only would give way to anybody's that fits.
+// operator's statements need. Others may create there, and who owns a database
+// says what it is. So functions, types and operators all have their schema
+// (OPERATOR(pg_catalog.=)): what is found by its name may be anybody's.
 package postgres

@@ -10,8 +10,9 @@ import (
 )
 
 // Whoever may create in a schema on the managing user's search_path can define
-// operators there, for types that PostgreSQL's own take only by a conversion.
-// What we ask never runs them: they would run with the managing user's rights.
+// operators there, for types that PostgreSQL's own take only by a conversion,
+// and who owns the database can have that schema searched first. What we ask
+// never runs them: they would run with the managing user's rights.
 func TestNobodysOperators(t *testing.T) {
 	onEach(t, func(t *testing.T, l lab) {
 		var sql strings.Builder
@@ -26,8 +27,15 @@ func TestNobodysOperators(t *testing.T) {
 				}
 			}
 		}
+		sql.WriteString("CREATE FUNCTION public.hijacked_type() RETURNS bool LANGUAGE plpgsql AS $$ BEGIN RAISE 'hijacked by a type as %', current_user; END $$;\n")
+		for _, typ := range types {
+			fmt.Fprintf(&sql, "CREATE DOMAIN public.%[1]s AS pg_catalog.%[1]s CHECK (public.hijacked_type());\n", typ)
+		}
 		l.Exec(t, l.db, sql.String())
-		for _, weak := range []bool{false, true} {
+		for i, weak := range []bool{false, false, true} {
+			if i == 1 {
+				l.Exec(t, l.db, "ALTER DATABASE "+l.db+" SET search_path = public, pg_catalog")
+			}
 			grant := "GRANT EXECUTE ON FUNCTION pg_catalog.pg_control_system() TO PUBLIC"
 			if weak {
 				grant = "REVOKE EXECUTE ON FUNCTION pg_catalog.pg_control_system() FROM PUBLIC"
@@ -43,7 +51,7 @@ func TestNobodysOperators(t *testing.T) {
 			own := l.creation(t)
 			own.MemberOf, own.SQL = nil, []string{`CREATE ROLE "` + own.Role + `" LOGIN PASSWORD '` + pw + `'`}
 			makeOne(t, target, own)
-			if _, err := l.QueryAs(t.Context(), c.Role, pw, l.db, "CREATE TABLE mine_"+fmt.Sprint(weak)+" (id int)"); err != nil {
+			if _, err := l.QueryAs(t.Context(), c.Role, pw, l.db, fmt.Sprintf("CREATE TABLE mine_%d (id int)", i)); err != nil {
 				t.Fatal(err)
 			}
 			if err := target.Renew(t.Context(), "", c.Role, c.Mark, time.Now().Add(time.Hour), nil); err != nil {

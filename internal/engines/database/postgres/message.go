@@ -62,7 +62,7 @@ func (m *message) failUnless(cond, why string) int {
 // before appends a statement that fails when the server's clock is past a
 // time. It is the last before COMMIT.
 func (m *message) before(s *session, deadline time.Time) int {
-	return m.failUnless("pg_catalog.clock_timestamp() <= "+quote(s.clock(deadline).UTC().Format(time.RFC3339Nano))+"::timestamptz",
+	return m.failUnless("pg_catalog.clock_timestamp() OPERATOR(pg_catalog.<=) "+quote(s.clock(deadline).UTC().Format(time.RFC3339Nano))+"::pg_catalog.timestamptz",
 		"too late, the lease's make_by has passed")
 }
 
@@ -152,13 +152,13 @@ func rows(ctx context.Context, c *pgconn.PgConn, sql string, items []string) ([]
 // whoseMark is a condition that all these roles exist and carry their marks.
 func whoseMark(roles, marks []string) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d = (SELECT pg_catalog.count(*) FROM pg_catalog.pg_roles r, (VALUES ", len(roles))
+	fmt.Fprintf(&b, "%d OPERATOR(pg_catalog.=) (SELECT pg_catalog.count(*) FROM pg_catalog.pg_roles r, (VALUES ", len(roles))
 	for i := range roles {
 		if i > 0 {
 			b.WriteString(", ")
 		}
-		b.WriteString("(" + quote(roles[i]) + "::name, " + quote(marks[i]) + ")")
+		b.WriteString("(" + quote(roles[i]) + "::pg_catalog.name, " + quote(marks[i]) + ")")
 	}
-	b.WriteString(") AS want (role, mark) WHERE r.rolname = want.role AND pg_catalog.shobj_description(r.oid, 'pg_authid') = want.mark)")
+	b.WriteString(") AS want (role, mark) WHERE r.rolname OPERATOR(pg_catalog.=) want.role AND pg_catalog.shobj_description(r.oid, 'pg_authid') OPERATOR(pg_catalog.=) want.mark)")
 	return b.String()
 }

@@ -6,4 +6,4 @@ SELECT pg_catalog.concat('weak-', d.oid, '-', u.oid),
        pg_catalog.current_setting('server_version_num')::int,
        u.rolsuper, u.rolcreaterole, u.rolname, pg_catalog.current_database()
   FROM pg_catalog.pg_roles u, pg_catalog.pg_database d
- WHERE u.rolname = session_user AND d.datname = pg_catalog.current_database()
+ WHERE u.rolname OPERATOR(pg_catalog.=) session_user AND d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
