@@ -83,6 +83,19 @@ func (x *exchange) loginEntity(ctx context.Context, a *route.Auth) (*engine.Iden
 	return who, err
 }
 
+// regroup has a token's entity leave and join external groups by what its auth
+// method says at a renewal.
+func (u *unsealed) regroup(ctx context.Context, e *token.Entry, m *mounted, a *route.Auth) error {
+	if a.Alias == nil || e.EntityID == "" {
+		return nil
+	}
+	i, err := u.identity(ctx, token.NamespaceOf(e.EntityID))
+	if err != nil {
+		return err
+	}
+	return i.Regroup(ctx, e.EntityID, m.Accessor, a.Groups)
+}
+
 // identityPolicies are the policies that an entity gives its tokens of a
 // namespace: of its own, since elsewhere the names mean other policies. Nobody
 // becomes root by them.

@@ -50,6 +50,9 @@ func (c *Core) RenewalLimits(ctx context.Context, e *token.Entry, by *route.Requ
 	if err == nil && !slices.Equal(TokenPolicies(a.Policies, !a.NoDefaultPolicy), e.Policies) {
 		err = errs.New(errs.Invalid, "policies have changed, not renewing: log in again")
 	}
+	if err == nil {
+		err = u.regroup(ctx, e, m, a)
+	}
 	if err != nil {
 		return token.Limits{}, err
 	}

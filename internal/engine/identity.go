@@ -17,6 +17,10 @@ type Identity interface {
 	// that was merged is the one it went into. It does not block once it was
 	// asked, until something of the entity changes.
 	Identify(ctx context.Context, entityID string) (*Identified, error)
+	// Regroup brings the external groups of an auth mount up to date for an
+	// entity, as a login with these groups does. An entity that is gone or
+	// disabled is left as it is.
+	Regroup(ctx context.Context, entityID, accessor string, groups []string) error
 	// DropMount deletes the aliases of an auth mount that has been removed. It
 	// is a sequence of idempotent steps.
 	DropMount(ctx context.Context, accessor string) error

@@ -14,7 +14,9 @@ import (
 type Renewer interface {
 	// RenewLogin gives what the login would be granted now; the server renews
 	// within that, and not at all if its policies differ from the token's.
-	// An error refuses the renewal.
+	// An error refuses the renewal. With an Alias the method has looked the
+	// caller up anew, so that its Groups replace those of the last login; the
+	// token keeps its entity, whichever name that is.
 	RenewLogin(ctx context.Context, r Renewal) (*route.Auth, error)
 }
 

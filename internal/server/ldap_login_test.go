@@ -70,3 +70,64 @@ member: uid=ann,dc=example,dc=org
 		}
 	}
 }
+
+// TestLDAPRenewalBringsGroupsUpToDate: what the directory says at a renewal is
+// what an external group holds, as at a login.
+func TestLDAPRenewalBringsGroupsUpToDate(t *testing.T) {
+	t.Parallel()
+	dir := testenv.Slapd(t, testenv.SlapdConfig{LDIF: `dn: uid=ann,dc=example,dc=org
+objectClass: inetOrgPerson
+uid: ann
+cn: ann
+sn: ann
+userPassword: ann-pw
+
+dn: cn=Ops,dc=example,dc=org
+objectClass: groupOfNames
+cn: Ops
+member: uid=ann,dc=example,dc=org
+
+dn: cn=Devs,dc=example,dc=org
+objectClass: groupOfNames
+cn: Devs
+member: uid=nobody,dc=example,dc=org
+`})
+	l := startLocal(t, "")
+	l.must("POST", "sys/auth/ldap", `{"type":"ldap"}`)
+	l.must("POST", "auth/ldap/config", fmt.Sprintf(`{"url":%q,"userdn":"dc=example,dc=org","userattr":"uid","groupdn":"dc=example,dc=org","discoverdn":true}`, dir.URL()))
+	accessor := l.must("GET", "sys/auth/ldap", "").Data["accessor"].(string)
+	for _, name := range []string{"ops", "devs"} {
+		id := l.must("POST", "identity/group", object(body{"name": name, "type": "external", "policies": "p-" + name})).Data["id"]
+		l.must("POST", "identity/group-alias", object(body{"name": name, "mount_accessor": accessor, "canonical_id": id}))
+	}
+	type auth struct {
+		Auth struct {
+			Token    string   `json:"client_token"`
+			Policies []string `json:"identity_policies"`
+		} `json:"auth"`
+	}
+	ask := func(path, token, in string, want ...string) string {
+		t.Helper()
+		status, text := l.ask("POST", path, token, in)
+		var got auth
+		if err := json.Unmarshal([]byte(text), &got); err != nil || status != 200 || !slices.Equal(got.Auth.Policies, want) {
+			t.Fatalf("%s = %d %s, want the identity's policies %q", path, status, text, want)
+		}
+		return got.Auth.Token
+	}
+	token := ask("auth/ldap/login/ann", "", `{"password":"ann-pw"}`, "p-ops")
+	err := dir.Modify(t.Context(), `dn: cn=Ops,dc=example,dc=org
+changetype: modify
+replace: member
+member: uid=nobody,dc=example,dc=org
+
+dn: cn=Devs,dc=example,dc=org
+changetype: modify
+replace: member
+member: uid=ann,dc=example,dc=org
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask("auth/token/renew-self", token, "", "p-devs")
+}

@@ -212,6 +212,19 @@ func (e *Engine) refreshGroups(ctx context.Context, who *engine.Identified, l en
 	return who, err
 }
 
+// Regroup implements engine.Identity.
+func (e *Engine) Regroup(ctx context.Context, entityID, accessor string, groups []string) error {
+	who, err := e.Identify(ctx, entityID)
+	if err != nil || who == nil || who.Disabled {
+		return err
+	}
+	if !slices.ContainsFunc(who.Aliases, func(a engine.IdentifiedAlias) bool { return a.Accessor == accessor }) {
+		groups = nil // what it joined without an alias there would give nothing
+	}
+	_, err = e.refreshGroups(ctx, who, engine.AliasLogin{Accessor: accessor, Groups: groups})
+	return err
+}
+
 // membership is an entity that joins a group or leaves it.
 type membership struct {
 	group, entity string
