@@ -81,7 +81,7 @@ func split(sql string) ([]string, error) {
 			if len(words) < 4 {
 				words = append(words, upper)
 			}
-			if makesRoutine(words) {
+			if parens == 0 && makesRoutine(words) { // within them it may be a column's name
 				switch {
 				case upper == "BEGIN" || begins > 0 && upper == "CASE":
 					begins++

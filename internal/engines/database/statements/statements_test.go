@@ -73,6 +73,10 @@ func TestSplit(t *testing.T) {
 		{"CREATE RULE r AS ON INSERT TO t DO (a; b); c", []string{"CREATE RULE r AS ON INSERT TO t DO (a; b)", "c"}},
 		{"CREATE OR REPLACE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT CASE 1 WHEN 1 THEN 2 END; SELECT 2; END; b", []string{
 			"CREATE OR REPLACE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT CASE 1 WHEN 1 THEN 2 END; SELECT 2; END", "b"}},
+		{"CREATE FUNCTION f(begin int) RETURNS int BEGIN ATOMIC SELECT (CASE begin WHEN 1 THEN 2 END); SELECT 2; END; b", []string{
+			"CREATE FUNCTION f(begin int) RETURNS int BEGIN ATOMIC SELECT (CASE begin WHEN 1 THEN 2 END); SELECT 2; END", "b"}},
+		{"CREATE FUNCTION f() RETURNS TABLE (begin int) LANGUAGE sql AS 'SELECT 1'; a; b", []string{
+			"CREATE FUNCTION f() RETURNS TABLE (begin int) LANGUAGE sql AS 'SELECT 1'", "a", "b"}},
 		{"DO $$ BEGIN IF true THEN NULL; END IF; END $$; b", []string{"DO $$ BEGIN IF true THEN NULL; END IF; END $$", "b"}},
 	} {
 		s, err := statements.Compile([]string{tt.sql})
@@ -94,7 +98,7 @@ func TestSplit(t *testing.T) {
 func TestCompileRefuses(t *testing.T) {
 	for _, sql := range []string{
 		"SELECT 'open", `SELECT "open`, "SELECT $$open", "SELECT /* open /* */", `SELECT E'open\'`,
-		"BEGIN", "COMMIT", "a; END", "rollback", "/* x */ START TRANSACTION", "PREPARE TRANSACTION 'x'", "ABORT",
+		"BEGIN", "COMMIT", "a; END", "rollback", "/* x */ START TRANSACTION", "PREPARE TRANSACTION 'x'", "ABORT", "CREATE FUNCTION f(begin int) RETURNS int LANGUAGE sql AS 'SELECT 1'; COMMIT",
 		`SELECT E'\{{name}}'`, "COPY t (a, b) FROM stdin WITH (FORMAT csv)", "/* x */ copy t from /* y */ STDIN",
 		"SELECT E'a'\n'b{{name}}'", "SELECT E'a' -- c\n'b{{name}}'", "SELECT E'a'--\r -- d\n 'b{{name}}'", "SELECT U&'a' -- c\n'b{{name}}'",
 		"SELECT '\x00'", "SELECT '\xff'",
