@@ -328,19 +328,19 @@ func (e *Engine) passOver(err error) error {
 }
 
 // pageRows is how many rows one transaction of eachPage works on; fn touches
-// at most four keys for each.
+// at most four keys for each. Where what it writes is large there are fewer.
 const pageRows = 24
 
 // eachPage calls fn for every row below a prefix, which fn deletes, in
 // transactions of a page each.
 func (e *Engine) eachPage(ctx context.Context, prefix string, fn func(tx storage.Tx, key, value string) error) error {
-	for {
+	for most := pageRows; ; {
 		type row struct{ key, value string }
 		var rows []row
 		err := e.env.Store.View(ctx, func(v storage.View) error {
 			return storage.ScanEach(v, prefix, storage.PrefixEnd(prefix), 0, func(key string, b []byte, _ error) bool {
 				rows = append(rows, row{key, string(b)})
-				return len(rows) < pageRows
+				return len(rows) < most
 			})
 		})
 		if err != nil || len(rows) == 0 {
@@ -354,6 +354,10 @@ func (e *Engine) eachPage(ctx context.Context, prefix string, fn func(tx storage
 			}
 			return nil
 		})
+		if errors.Is(err, storage.ErrTooLarge) && len(rows) > 1 {
+			most = len(rows) / 2
+			continue
+		}
 		if err != nil {
 			return err
 		}

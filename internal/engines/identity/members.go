@@ -2,6 +2,7 @@ package identity
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	"github.com/leasehold/leasehold/internal/errs"
@@ -148,13 +149,20 @@ const (
 // carryOut does the steps in order.
 func (w *groupWrite) carryOut(ctx context.Context) error {
 	members, nested := cut(&w.change, firstMembers), cut(&w.nested, firstNested)
-	for {
+	for most := stepMembers; ; {
 		_, err := w.e.env.Store.Update(ctx, func(tx storage.Tx) error { return w.step(tx, members, nested) })
+		if errors.Is(err, storage.ErrTooLarge) && (len(members) > 1 || len(members) == 1 && w.steps == 0) {
+			// Of people who are in very many groups fewer fit in a step.
+			fit := len(members) / 2
+			w.change = slices.Concat(members[fit:], w.change)
+			members, most = members[:fit], max(fit, 1)
+			continue
+		}
 		if err != nil {
 			return err
 		}
 		w.steps++
-		members, nested = cut(&w.change, stepMembers), nil
+		members, nested = cut(&w.change, most), nil
 		if len(members) == 0 {
 			nested = cut(&w.nested, stepNested)
 		}
