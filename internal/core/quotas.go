@@ -1,6 +1,7 @@
 package core
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -20,7 +21,7 @@ import (
 //
 //	quota/<ns>/<kind>/<name>              quotaRow, JSON; ns is where it was written
 //	quotaat/<kind>/<ns>/<mount>/r/<role>  the row's key: one quota of a kind for one thing
-//	quotaat/<kind>/<ns>/<mount>/p/<path>
+//	quotaat/<kind>/<ns>/<mount>/p/<path>  the path as the engine knows it
 //	quotaconf/rate-limit                  QuotaConfig, JSON
 const (
 	quotaPrefix     = "quota/"
@@ -46,6 +47,7 @@ type quotaRow struct {
 	NS      string `json:"ns"`              // of what it is for
 	Mount   string `json:"mount,omitempty"` // ""; all of the namespace
 	Path    string `json:"path,omitempty"`  // in the mount; "" is all of it, and one that ends in * all that begins so
+	Known   string `json:"known,omitempty"` // Path as the engine knows the name in it; "": it is what it says
 	Role    string `json:"role,omitempty"`  // of an auth method
 	Inherit bool   `json:"inherit,omitempty"`
 
@@ -64,8 +66,11 @@ func (r *quotaRow) place(kind QuotaKind) string {
 	if r.Role != "" {
 		return at + "/r/" + r.Role
 	}
-	return at + "/p/" + r.Path
+	return at + "/p/" + r.known()
 }
+
+// known is the path that requests are held to.
+func (r *quotaRow) known() string { return cmp.Or(r.Known, r.Path) }
 
 // quota is a quota in force.
 type quota struct {
@@ -237,11 +242,12 @@ func (ix *quotaIndex) add(q *quota) {
 		m = &mountQuotas{roles: map[string]*quota{}, paths: map[string]*quota{}, globs: map[string]*quota{}}
 		ix.mounts[q.Mount] = m
 	}
-	head, glob := strings.CutSuffix(q.Path, "*")
+	path := q.known()
+	head, glob := strings.CutSuffix(path, "*")
 	switch {
 	case q.Role != "":
 		m.roles[q.Role] = q
-	case q.Path == "":
+	case path == "":
 		m.whole = q
 	case glob:
 		m.globs[head] = q
@@ -250,14 +256,16 @@ func (ix *quotaIndex) add(q *quota) {
 			slices.SortFunc(m.lengths, func(a, b int) int { return b - a })
 		}
 	default:
-		m.paths[q.Path] = q
+		m.paths[path] = q
 	}
 }
 
 // find is the quota that holds for a request: the one for a login's role, for
 // the very path, for the longest beginning of it, for the mount, for the
-// namespace, for the nearest one above that passes its quota on, or nil.
-func (ix *quotaIndex) find(space *space, mount, rel string, role func() (string, error)) (*quota, error) {
+// namespace, for the nearest one above that passes its quota on, or nil. A path
+// counts as the endpoint knows it, so that no other spelling of a name gets
+// around a quota, and as it was asked for.
+func (ix *quotaIndex) find(space *space, mount, rel, known string, role func() (string, error)) (*quota, error) {
 	if m := ix.mounts[mount]; m != nil {
 		if len(m.roles) > 0 {
 			name, err := role()
@@ -268,13 +276,18 @@ func (ix *quotaIndex) find(space *space, mount, rel string, role func() (string,
 				return q, nil
 			}
 		}
-		if q := m.paths[strings.TrimSuffix(rel, "/")]; q != nil {
-			return q, nil
+		spellings := [...]string{known, rel}
+		for _, path := range spellings {
+			if q := m.paths[strings.TrimSuffix(path, "/")]; q != nil {
+				return q, nil
+			}
 		}
 		for _, n := range m.lengths {
-			if len(rel) >= n {
-				if q := m.globs[rel[:n]]; q != nil {
-					return q, nil
+			for _, path := range spellings {
+				if len(path) >= n {
+					if q := m.globs[path[:n]]; q != nil {
+						return q, nil
+					}
 				}
 			}
 		}
@@ -304,7 +317,11 @@ func (x *exchange) limit(ctx context.Context) error {
 	if x.m != nil {
 		mount = x.m.ID
 	}
-	q, err := s.rate.find(x.space, mount, x.r.Path, func() (string, error) {
+	known, _, ok := x.ep.Known(&x.r)
+	if !ok {
+		known = x.r.Path
+	}
+	q, err := s.rate.find(x.space, mount, x.r.Path, known, func() (string, error) {
 		if x.ep == nil {
 			return "", nil
 		}

@@ -21,7 +21,7 @@ func (u *unsealed) leaseQuota(ctx context.Context, space *space, mount, rel, rol
 	if s == nil || err != nil {
 		return err
 	}
-	q, err := s.count.find(space, mount, rel, func() (string, error) { return role, nil })
+	q, err := s.count.find(space, mount, rel, rel, func() (string, error) { return role, nil })
 	if q == nil || err != nil {
 		return err
 	}

@@ -540,3 +540,49 @@ func TestLeaseCountOfRoles(t *testing.T) {
 		t.Errorf("let in: %v, want %v", got, want)
 	}
 }
+
+// folding is an auth method that knows names in small letters.
+type folding struct{}
+
+func (folding) Routes(t *route.Table) {
+	t.With(func(t *route.Table) {
+		route.Login(t, "login/{name}", func(context.Context, *route.Request, doorIn) (*route.Auth, error) {
+			return &route.Auth{Policies: []string{"web"}}, nil
+		})
+		write := func(context.Context, *route.Request, route.None) (route.None, error) { return route.None{}, nil }
+		route.Write(t, "users/{name}", write)
+		route.Write(t, "users/{name}/password", write)
+	}, route.Folds(strings.ToLower))
+}
+
+// A quota on a path holds however the name in it is spelt, by whoever asks and
+// by whoever wrote the quota.
+func TestQuotaOfANameInSeveralSpellings(t *testing.T) {
+	r := openWith(t, mem.New(), map[string]engine.Factory{
+		"auth/fold": func(context.Context, engine.Env) (engine.Engine, error) { return folding{}, nil },
+	})
+	if err := r.c.AddMount(t.Context(), &core.Mount{Namespace: token.RootNamespace, Path: "auth/fold/", Class: core.ClassAuth, Type: "fold"}); err != nil {
+		t.Fatal(err)
+	}
+	r.quotaConfig(func(c *core.QuotaConfig) { c.ResponseHeaders = true })
+	for i, path := range []string{"", "login/alice", "login/Bob", "login/Ca*", "users/Bob/pass*"} {
+		r.quota(core.RateLimit, core.Quota{Name: fmt.Sprint("q", i), Path: "auth/fold/" + path, Rate: float64(100 + i)})
+	}
+	for path, want := range map[string]string{
+		"login/dora": "100", "login/alice": "101", "login/ALICE": "101", "login/bob": "102", "login/Bob": "102", "login/BOB": "102",
+		"login/carl": "103", "login/CARL": "103", "login/Carl": "103", "users/bob/password": "104", "users/BOB/password": "104",
+		"users/alice/password": "100",
+	} {
+		p := r.from("192.0.2.1", "", wire.OpUpdate, "auth/fold/"+path, r.root, "{}")
+		if got := p.Header.Get("X-Ratelimit-Limit"); got != want {
+			t.Errorf("%s has the rate %q, want %q (%v)", path, got, want, p.Err)
+		}
+	}
+	if q, _, err := r.c.Quota(t.Context(), token.RootNamespace, core.RateLimit, "q2"); err != nil || q.Path != "auth/fold/login/Bob" {
+		t.Errorf("Quota = %+v, %v, want the path as it was written", q, err)
+	}
+	err := r.c.WriteQuota(t.Context(), token.RootNamespace, core.RateLimit, core.Quota{Name: "again", Path: "auth/fold/login/BOB", Rate: 1})
+	if !errs.Is(err, errs.Invalid) || !strings.Contains(err.Error(), `exists under the name "q2"`) {
+		t.Errorf("a second quota of one name = %v, want it refused", err)
+	}
+}

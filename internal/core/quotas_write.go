@@ -286,9 +286,28 @@ func (u *unsealed) quotaPlace(ctx context.Context, ns, path string, row *quotaRo
 			return nil, errs.New(errs.Invalid, "invalid mount path %q", path)
 		}
 		row.Path = strings.TrimSuffix(rel, "/")
+		row.Known = knownPath(m.table, row.Path)
 	}
 	row.Mount = m.ID
 	return m, nil
+}
+
+// knownPath is a quota's path in its mount as the engine knows the name in it.
+func knownPath(t *route.Table, path string) string {
+	head, glob := strings.CutSuffix(path, "*")
+	known, _, ok := t.Known(head)
+	if !glob {
+		return known
+	}
+	if i := strings.LastIndexByte(head, '/'); !ok && i >= 0 { // the name may be before its last slash
+		if known, _, ok = t.Known(head[:i]); ok {
+			known += head[i:]
+		}
+	}
+	if !ok {
+		return ""
+	}
+	return known + "*"
 }
 
 func hasRoles(t *route.Table) (has bool) {
