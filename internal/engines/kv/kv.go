@@ -38,6 +38,7 @@ const (
 	rowsMeta   = "2/m/" // 2/m/<path>: keyMeta
 	rowsData   = "2/d/" // 2/d/<path>//<version>: the version's data; no path has "//"
 	rowConfig  = "2/config"
+	rowBegun   = "2/begun" // there once secrets of version 1 are being carried over
 	formatJSON = 1
 )
 

@@ -335,6 +335,9 @@ func TestV2DeleteAfter(t *testing.T) {
 		m.do(wire.OpRead, "data/brief", "").want(t, "the shorter one counts", 404, "")
 		m.do(wire.OpUpdate, "config", `{"delete_version_after":"-1s"}`).want(t, "config", 204, "")
 		m.do(wire.OpUpdate, "data/brief", `{"data":{}}`).want(t, "never", 200, `{"deletion_time":""}`)
+		m.do(wire.OpUpdate, "config", `{"delete_version_after":"100000d"}`).want(t, "config", 204, "")
+		m.do(wire.OpUpdate, "data/long", `{"data":{}}`).want(t, "write", 200, `{"deletion_time":"2262-04-11T23:47:16.854775807Z"}`)
+		m.do(wire.OpRead, "data/long", "").want(t, "read of what is kept for centuries", 200, "")
 		m.do(wire.OpUpdate, "config", `{"delete_version_after":"soon"}`).want(t, "bad config", 400, "")
 		m.do(wire.OpUpdate, "metadata/brief", `{"delete_version_after":"-1s"}`).want(t, "bad metadata", 400, "")
 	})
@@ -417,11 +420,48 @@ func TestUpgrade(t *testing.T) {
 		synctest.Wait()
 		m.do(wire.OpRead, "data/dir1/k400", "").want(t, "read", 200, `{"data":{"i":400},"metadata":{"version":1}}`)
 		m.do(wire.OpList, "metadata", "").want(t, "list", 200, `{"keys":["dir0/","dir1/","dir2/"]}`)
-		if n := count(t, store); n != 1200 {
-			t.Errorf("%d rows after the upgrade, want 1200", n)
+		if n := count(t, store); n != 1201 {
+			t.Errorf("%d rows after the upgrade, want two for each secret and the one that says it has begun", n)
 		}
 		m = open(t, store, "2")
 		m.do(wire.OpRead, "data/dir0/k0", "").want(t, "read after another start", 200, `{"data":{"i":0}}`)
+	})
+}
+
+// TestUpgradeOfWhatHardlyFits: a secret that fills a transaction is carried
+// over, and one that cannot be does not keep the mount from serving.
+func TestUpgradeOfWhatHardlyFits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := mem.New()
+		old := open(t, store, "1")
+		most := fmt.Sprintf(`{"a":%q}`, strings.Repeat("x", storage.MaxTxBytes-60))
+		old.do(wire.OpUpdate, "big", most).want(t, "write", 204, "")
+		old.do(wire.OpUpdate, "damaged", `{"a":1}`).want(t, "write", 204, "")
+		old.do(wire.OpUpdate, "next", `{"a":2}`).want(t, "write", 204, "")
+		_, err := store.Update(t.Context(), func(tx storage.Tx) error { return tx.Put("m/root/kv/2/m/damaged", []byte{99}) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := open(t, store, "2")
+		synctest.Wait()
+		m.do(wire.OpRead, "data/next", "").want(t, "read", 200, `{"data":{"a":2}}`)
+		m.do(wire.OpRead, "data/big", "").want(t, "read", 200, `{"data":`+most+`,"metadata":{"version":1}}`)
+	})
+}
+
+// TestUpgradeUnderWay: what version 1 was asked before the upgrade and does
+// after it is refused, not done where nobody looks.
+func TestUpgradeUnderWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := mem.New()
+		old := open(t, store, "1")
+		old.do(wire.OpUpdate, "app", `{"a":1}`).want(t, "write", 204, "")
+		m := open(t, store, "2")
+		synctest.Wait()
+		old.do(wire.OpUpdate, "app", `{"a":2}`).want(t, "a write that comes late", 400, "")
+		old.do(wire.OpUpdate, "new", `{"a":2}`).want(t, "a write of another that comes late", 400, "")
+		old.do(wire.OpDelete, "app", "").want(t, "a delete that comes late", 400, "")
+		m.do(wire.OpRead, "data/app", "").want(t, "read", 200, `{"data":{"a":1}}`)
 	})
 }
 

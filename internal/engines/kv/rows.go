@@ -2,6 +2,7 @@ package kv
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 	"time"
 
@@ -135,7 +136,8 @@ func (m *keyMeta) drop(tx storage.Tx, path string, n int) error {
 }
 
 // deletion is when a version created now will delete itself, or 0: the shorter
-// of the mount's and the key's delete_version_after.
+// of the mount's and the key's delete_version_after. What lies beyond the last
+// moment that a row can hold is that moment.
 func (m *keyMeta) deletion(c config, now time.Time) int64 {
 	after := m.DeleteAfter
 	switch {
@@ -147,7 +149,7 @@ func (m *keyMeta) deletion(c config, now time.Time) int64 {
 	if after == 0 {
 		return 0
 	}
-	return now.UnixNano() + after
+	return now.UnixNano() + min(after, math.MaxInt64-now.UnixNano())
 }
 
 func moment(nanos int64) wire.Time {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/leasehold/leasehold/internal/engine"
+	"github.com/leasehold/leasehold/internal/errs"
 	"github.com/leasehold/leasehold/internal/storage"
 )
 
@@ -14,7 +15,7 @@ import (
 // sets about.
 func newV2(ctx context.Context, env engine.Env) (*v2, error) {
 	e := &v2{env: env}
-	old, err := e.oldPaths(ctx)
+	old, err := e.oldPaths(ctx, rowsV1)
 	if err != nil {
 		return nil, err
 	}
@@ -46,20 +47,18 @@ func (e *v2) Close() error {
 	return nil
 }
 
-// upgrade makes version 1 of each old secret, one transaction each. A failure
-// is tried again: until all are carried over the mount does not serve.
+// errUpgrading is Vault's text, by which its clients know what to wait for.
+var errUpgrading = errs.New(errs.Invalid, "Upgrading from non-versioned to versioned data. This backend will be unavailable for a brief period and will resume service shortly.")
+
+// upgrade makes version 1 of each old secret. A failure is tried again: until
+// all are carried over the mount does not serve.
 func (e *v2) upgrade(ctx context.Context) {
 	for {
-		paths, err := e.oldPaths(ctx)
-		for i := 0; err == nil && i < len(paths); i++ {
-			err = e.carryOver(ctx, paths[i])
-		}
+		err := e.carryAll(ctx)
 		switch {
-		case err == nil && len(paths) == 0:
+		case err == nil:
 			e.upgrading.Store(false)
 			return
-		case err == nil:
-			continue
 		case !errors.Is(err, context.Canceled):
 			e.env.Log.Error("upgrading a kv mount to version 2; it is tried again", "mount", e.env.MountID, "error", err)
 		}
@@ -71,12 +70,38 @@ func (e *v2) upgrade(ctx context.Context) {
 	}
 }
 
-// oldPaths gives some of the secrets that are still of version 1. A row that
-// cannot be read stays where it is and does not hold up the others.
-func (e *v2) oldPaths(ctx context.Context) (paths []string, err error) {
+// carryAll carries over all that there is. What cannot be, because a row is
+// damaged or too large, stays where it is and does not hold up the others.
+func (e *v2) carryAll(ctx context.Context) error {
+	// Requests to version 1 may still be on their way. Those that write before
+	// this row are carried over, those after it are refused.
+	_, err := e.env.Store.Update(ctx, func(tx storage.Tx) error { return tx.Put(rowBegun, pack(nil)) })
+	for from := rowsV1; err == nil; {
+		var paths []string
+		if paths, err = e.oldPaths(ctx, from); err != nil || len(paths) == 0 {
+			return err
+		}
+		for _, path := range paths {
+			var bad *storage.CorruptError
+			err = e.carryOver(ctx, path)
+			if errors.Is(err, storage.ErrTooLarge) || errors.Is(err, errDamaged) || errors.As(err, &bad) {
+				e.env.Log.Error("a secret of version 1 cannot be carried over to version 2; it stays in the store, out of reach", "mount", e.env.MountID, "path", path, "error", err)
+				err = nil
+			}
+			if err != nil {
+				return err
+			}
+			from = rowsV1 + path + "\x00"
+		}
+	}
+	return err
+}
+
+// oldPaths gives some of the secrets that are still of version 1, from a key on.
+func (e *v2) oldPaths(ctx context.Context, from string) (paths []string, err error) {
 	const page = 256
 	err = e.env.Store.View(ctx, func(v storage.View) error {
-		return storage.ScanEach(v, rowsV1, storage.PrefixEnd(rowsV1), page, func(key string, _ []byte, bad error) bool {
+		return storage.ScanEach(v, from, storage.PrefixEnd(rowsV1), page, func(key string, _ []byte, bad error) bool {
 			if bad == nil {
 				paths = append(paths, key[len(rowsV1):])
 			}
@@ -86,8 +111,29 @@ func (e *v2) oldPaths(ctx context.Context) (paths []string, err error) {
 	return paths, err
 }
 
-// carryOver moves one secret, unless it was moved before.
+// carryOver moves one secret, unless it was moved before. What nearly fills a
+// transaction is copied in one and taken away in another.
 func (e *v2) carryOver(ctx context.Context, path string) error {
+	err := e.move(ctx, path, true)
+	if !errors.Is(err, storage.ErrTooLarge) {
+		return err
+	}
+	_, err = e.env.Store.Update(ctx, func(tx storage.Tx) error {
+		row, err := tx.Get(rowsV1 + path)
+		if err != nil || row == nil {
+			return err
+		}
+		return tx.Put(dataKey(path, 1), row)
+	})
+	if err != nil {
+		return err
+	}
+	return e.move(ctx, path, false)
+}
+
+// move makes the metadata of an old secret and deletes its old row; with data
+// it copies the secret as well.
+func (e *v2) move(ctx context.Context, path string, data bool) error {
 	_, err := e.env.Store.Update(ctx, func(tx storage.Tx) error {
 		row, err := tx.Get(rowsV1 + path)
 		if err != nil || row == nil {
@@ -98,8 +144,10 @@ func (e *v2) carryOver(ctx context.Context, path string) error {
 		}
 		now := e.env.Now().UnixNano()
 		m := &keyMeta{Created: now, Updated: now, Current: 1, Versions: []version{{N: 1, Created: now}}}
-		if err := tx.Put(dataKey(path, 1), row); err != nil {
-			return err
+		if data {
+			if err := tx.Put(dataKey(path, 1), row); err != nil {
+				return err
+			}
 		}
 		if err := m.put(tx, path); err != nil {
 			return err

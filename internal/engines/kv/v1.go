@@ -92,11 +92,25 @@ func (e *v1) write(ctx context.Context, req *route.Request, in anyIn) (route.Non
 		return route.None{}, errs.New(errs.Invalid, "missing data fields")
 	}
 	row := pack(in.Data)
-	_, err := e.env.Store.Update(ctx, func(tx storage.Tx) error { return tx.Put(rowsV1+path, row) })
-	return route.None{}, written(err)
+	return route.None{}, written(e.change(ctx, func(tx storage.Tx) error { return tx.Put(rowsV1+path, row) }))
+}
+
+// change writes, unless the mount has become one of version 2 meanwhile: what
+// is written or deleted here then would be in nobody's sight.
+func (e *v1) change(ctx context.Context, write func(tx storage.Tx) error) error {
+	_, err := e.env.Store.Update(ctx, func(tx storage.Tx) error {
+		begun, err := tx.Get(rowBegun)
+		switch {
+		case err != nil:
+			return err
+		case begun != nil:
+			return errUpgrading
+		}
+		return write(tx)
+	})
+	return err
 }
 
 func (e *v1) delete(ctx context.Context, req *route.Request, _ route.None) (route.None, error) {
-	_, err := e.env.Store.Update(ctx, func(tx storage.Tx) error { return tx.Delete(rowsV1 + req.Param("path")) })
-	return route.None{}, err
+	return route.None{}, e.change(ctx, func(tx storage.Tx) error { return tx.Delete(rowsV1 + req.Param("path")) })
 }

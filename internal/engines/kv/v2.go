@@ -59,7 +59,7 @@ func guard[In, Out any](e *v2, h route.Handler[In, Out]) route.Handler[In, Out] 
 	return func(ctx context.Context, req *route.Request, in In) (Out, error) {
 		if e.upgrading.Load() {
 			var none Out
-			return none, errs.New(errs.Invalid, "Upgrading from non-versioned to versioned data. This backend will be unavailable for a brief period and will resume service shortly.")
+			return none, errUpgrading
 		}
 		return h(ctx, req, in)
 	}
