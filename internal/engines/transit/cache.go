@@ -160,6 +160,8 @@ func errSoftDeleted(name string) error {
 	return errs.New(errs.Invalid, "the key %q is soft-deleted; restore it at keys/%s/soft-delete-restore to use it", name, name)
 }
 
+var errReplaced = errs.New(errs.Precondition, "the key was replaced by another at this moment; try again")
+
 // version is one version of a key, ready for use.
 func (e *Engine) version(ctx context.Context, k *readyKey, n int) (*readyVersion, error) {
 	if v, ok := k.versions.Load(n); ok {

@@ -178,6 +178,12 @@ func (e *Engine) backup(ctx context.Context, _ *route.Request, in nameIn) (backu
 	}
 	blob := backupBlob{V: formatOfRows, Key: *k}
 	err = e.env.Store.View(ctx, func(v storage.View) error {
+		switch now, err := getKey(v, in.Name); {
+		case err != nil:
+			return err
+		case now == nil || now.ID != k.ID: // its versions may be going already
+			return errReplaced
+		}
 		return eachVersion(v, k.ID, 1, k.Latest, func(n int, row *versionRow) bool {
 			blob.Versions = append(blob.Versions, backupVersion{n, *row})
 			return true

@@ -50,6 +50,7 @@ type foreignKey struct {
 	Exportable        bool                      `json:"exportable"`
 	PlaintextBackup   bool                      `json:"allow_plaintext_backup"`
 	DeletionAllowed   bool                      `json:"deletion_allowed"`
+	SoftDeleted       bool                      `json:"soft_deleted"` // of OpenBao's
 	RotatePeriod      time.Duration             `json:"auto_rotate_period"`
 	Imported          bool                      `json:"imported"`
 	AllowRotation     bool                      `json:"allowImportedKeyRotation"`
@@ -123,7 +124,7 @@ func parseForeign(b []byte) (*backupBlob, error) {
 		V: formatOfRows, Name: p.Name, Spec: primitive.Spec{Type: t}, Latest: p.Latest,
 		MinDecryption: max(1, p.MinDecryption), MinEncryption: p.MinEncryption, MinAvailable: p.MinAvailable,
 		Derived: p.Derived, Convergent: p.Convergent, Exportable: p.Exportable, PlaintextBackup: p.PlaintextBackup,
-		DeletionAllowed: p.DeletionAllowed, Imported: p.Imported, AllowRotation: p.AllowRotation, RotatePeriod: wire.TTL(p.RotatePeriod),
+		DeletionAllowed: p.DeletionAllowed, SoftDeleted: p.SoftDeleted, Imported: p.Imported, AllowRotation: p.AllowRotation, RotatePeriod: wire.TTL(p.RotatePeriod),
 	}
 	blob := &backupBlob{V: formatOfRows}
 	for n := p.Latest; n >= max(1, p.MinAvailable); n-- {

@@ -208,7 +208,7 @@ func (e *Engine) importVersion(ctx context.Context, _ *route.Request, in importV
 	}
 	_, err = e.change(ctx, in.Name, func(tx storage.Tx, now *keyRow) error {
 		if now.ID != k.ID {
-			return errs.New(errs.Precondition, "the key was replaced by another at this moment; try again")
+			return errReplaced
 		}
 		switch last, err := getVersion(tx, now.ID, now.Latest); {
 		case err != nil:

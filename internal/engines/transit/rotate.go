@@ -50,7 +50,7 @@ func (e *Engine) rotate(ctx context.Context, name string, due time.Time) error {
 	_, err = e.change(ctx, name, func(tx storage.Tx, now *keyRow) error {
 		switch {
 		case now.ID != k.ID:
-			return errs.New(errs.Precondition, "the key was replaced by another at this moment; try again")
+			return errReplaced
 		case now.SoftDeleted:
 			return errs.New(errs.Invalid, "the key is soft-deleted; restore it first")
 		case now.Imported && !now.AllowRotation:
