@@ -117,6 +117,11 @@ func (t *Template) make(in Input) (string, float64, error) {
 	for {
 		m.in, m.used, m.drawn = in, 0, m.drawn[:0]
 		name, err := m.run()
+		if errors.Is(err, errTooLong) && max(len(in.DisplayName), len(in.RoleName)) > t.max {
+			// No more of them than that can be in the name.
+			in.DisplayName, in.RoleName = head(in.DisplayName, t.max), head(in.RoleName, t.max)
+			continue
+		}
 		if err != nil {
 			return "", 0, err
 		}
@@ -154,6 +159,9 @@ func clean(s string) string {
 	}
 	return strings.Trim(b.String(), "-")
 }
+
+// head is the first n bytes of s, or less to keep a character whole.
+func head(s string, n int) string { return strings.ToValidUTF8(s[:min(len(s), n)], "") }
 
 func chop(s string) string {
 	r := []rune(s)
@@ -200,12 +208,14 @@ func (m *maker) run() (string, error) {
 	return out.String(), nil
 }
 
+var errTooLong = errors.New("the name is longer than 1024 bytes")
+
 // limited is a buffer that refuses to grow without bound.
 type limited struct{ bytes.Buffer }
 
 func (l *limited) Write(p []byte) (int, error) {
 	if l.Len()+len(p) > 1024 {
-		return 0, errors.New("the name is longer than 1024 bytes")
+		return 0, errTooLong
 	}
 	return l.Buffer.Write(p)
 }

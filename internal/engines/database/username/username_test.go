@@ -41,6 +41,7 @@ func TestMake(t *testing.T) {
 		{`{{if .DisplayName}}y{{else}}n{{end}}{{with .RoleName}}{{.}}{{end}}`, "d", "r", `^yr$`},
 		// The random part stays whole: what can be read is shortened.
 		{`{{.DisplayName}}-{{.RoleName}}-{{random 24}}`, strings.Repeat("d", 60), strings.Repeat("r", 60), `^d{18,20}-r{18,20}-[A-Za-z0-9]{24}$`},
+		{`{{.DisplayName}}-{{.RoleName}}-{{random 24}}`, strings.Repeat("d", 5000), "r", `^d{36}-r-[A-Za-z0-9]{24}$`},
 		{`{{printf "%s-%s-%s" .DisplayName .RoleName (random 20) | truncate 30}}`, "display", "role", `^[a-z]{0,4}-[a-z]{0,4}-[A-Za-z0-9]{20}$`},
 	} {
 		tmpl, err := username.Compile(tt.template, 63)
