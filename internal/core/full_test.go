@@ -88,6 +88,43 @@ func mustTokens(l *lab) *token.Store {
 	return s
 }
 
+// TestInitOnAFullStore: the store fails at each call of initialising in turn.
+// Whoever asks learns what to do: again, or after the store was emptied.
+func TestInitOnAFullStore(t *testing.T) {
+	emptied := 0
+	for n := 1; ; n++ {
+		db := fault.Wrap(mem.New())
+		c := newCore(db, nil, nil)
+		db.Set(func(c fault.Call) error {
+			if c.N == n && c.Op == fault.Commit {
+				return storage.ErrReadOnly
+			}
+			return nil
+		})
+		_, err := c.Init(t.Context(), seal.Params{Shares: 1, Threshold: 1}, secret.String{})
+		calls := len(db.Calls())
+		db.Set(nil)
+		if err != nil {
+			_, again := c.Init(t.Context(), seal.Params{Shares: 1, Threshold: 1}, secret.String{})
+			if told := strings.Contains(errs.Message(err), "empty the store"); told != (again != nil) {
+				t.Errorf("call %d: Init = %v, and again %v", n, err, again)
+			} else if told {
+				emptied++
+				if _, sealed, err := c.Health(t.Context()); !sealed || err != nil {
+					t.Errorf("call %d: a server that nobody has a token of is open (%v)", n, err)
+				}
+			}
+		}
+		c.Stop(time.Second)
+		if n > calls {
+			break
+		}
+	}
+	if emptied == 0 {
+		t.Error("no initialising was cut behind the keyring")
+	}
+}
+
 // TestOpenOnAFullStore: a server that is open says so, although the slot of the
 // seal's new key cannot be written yet.
 func TestOpenOnAFullStore(t *testing.T) {

@@ -7,9 +7,11 @@ import (
 	"time"
 
 	"github.com/leasehold/leasehold/internal/barrier"
+	"github.com/leasehold/leasehold/internal/errs"
 	"github.com/leasehold/leasehold/internal/seal"
 	"github.com/leasehold/leasehold/internal/secret"
 	"github.com/leasehold/leasehold/internal/storage"
+	"github.com/leasehold/leasehold/internal/token"
 )
 
 // SealConfig says which keys open the store without people.
@@ -102,17 +104,24 @@ func (c *Core) Init(ctx context.Context, p seal.Params, rootID secret.String) (*
 	if err := barrier.Init(ctx, c.cfg.Store, root, c.cfg.Now(), conf.Put); err != nil {
 		return nil, fmt.Errorf("initialising: %w", err)
 	}
-	if err := c.makeOpen(ctx, root); err != nil {
-		return nil, err
-	}
-	t, err := c.open_.Load().rootToken(ctx, rootID)
+	t, err := c.firstOpen(ctx, root, rootID)
 	if err != nil {
-		return nil, err
+		c.shut(sealGrace)
+		return nil, errs.Wrap(errs.Unavailable, err,
+			"initialising was begun and cannot be finished; the server's log says why. The shares are lost with it, and nothing is kept yet: empty the store and initialise again")
 	}
 	if len(c.cfg.Seal.Wrappers) == 0 {
 		c.shut(sealGrace)
 	}
 	return &Initialized{Shares: shares, Root: t.Text}, nil
+}
+
+// firstOpen opens a store that was just made, and makes its root token.
+func (c *Core) firstOpen(ctx context.Context, root []byte, rootID secret.String) (*token.Token, error) {
+	if err := c.makeOpen(ctx, root); err != nil {
+		return nil, err
+	}
+	return c.open_.Load().rootToken(ctx, rootID)
 }
 
 // Unseal takes one share. With the last of enough the server is open.
