@@ -99,7 +99,7 @@ func TestCompileRefuses(t *testing.T) {
 	for _, sql := range []string{
 		"SELECT 'open", `SELECT "open`, "SELECT $$open", "SELECT /* open /* */", `SELECT E'open\'`,
 		"BEGIN", "COMMIT", "a; END", "rollback", "/* x */ START TRANSACTION", "PREPARE TRANSACTION 'x'", "ABORT", "CREATE FUNCTION f(begin int) RETURNS int LANGUAGE sql AS 'SELECT 1'; COMMIT",
-		`SELECT E'\{{name}}'`, "COPY t (a, b) FROM stdin WITH (FORMAT csv)", "/* x */ copy t from /* y */ STDIN",
+		`SELECT E'\{{name}}'`, `SELECT E'it''s \{{name}}'`, "COPY t (a, b) FROM stdin WITH (FORMAT csv)", "/* x */ copy t from /* y */ STDIN",
 		"SELECT E'a'\n'b{{name}}'", "SELECT E'a' -- c\n'b{{name}}'", "SELECT E'a'--\r -- d\n 'b{{name}}'", "SELECT U&'a' -- c\n'b{{name}}'",
 		"SELECT '\x00'", "SELECT '\xff'",
 	} {
@@ -124,6 +124,10 @@ func TestRenderEscapes(t *testing.T) {
 		{`SELECT "{{password}}"`, evil, `SELECT "x'; DROP ROLE ""root""; --\"`},
 		{`SELECT E'{{password}}'`, evil, `SELECT E'x''; DROP ROLE "root"; --\\'`},
 		{`SELECT E'\\{{password}}'`, `'`, `SELECT E'\\'''`},
+		{`SELECT dblink_exec('b', 'CREATE ROLE x PASSWORD ''{{password}}''')`, `a'b`, ""},
+		{`SELECT dblink_exec('b', 'CREATE ROLE "{{password}}"')`, `a"b`, ""},
+		{`SELECT dblink_exec('b', E'CREATE ROLE x PASSWORD \'{{password}}\'')`, `a\b`, ""},
+		{`SELECT dblink_exec('b', 'CREATE ROLE x PASSWORD ''{{password}}''')`, `a!b c$d`, `SELECT dblink_exec('b', 'CREATE ROLE x PASSWORD ''a!b c$d''')`},
 		{`SELECT U&'{{password}}'`, evil, ""},
 		{`SELECT $${{password}}$$`, evil, ""},
 		{`SELECT $${{password}}$$`, "abc-1", `SELECT $$abc-1$$`},
@@ -209,6 +213,20 @@ func TestDeepQuotes(t *testing.T) {
 	for _, value := range []string{"a'b", "$t29$", "a$b"} {
 		if got, err := s.Render(statements.Values{Password: value}); err == nil {
 			t.Errorf("Render with %q = %q, want a refusal", value, got)
+		}
+	}
+}
+
+// TestNamesInQuotes: who asks has a say in the name. In a text that is SQL for
+// somebody else it is nothing but a name.
+func TestNamesInQuotes(t *testing.T) {
+	s, err := statements.Compile([]string{`SELECT dblink_exec('b', 'CREATE ROLE {{name}}; COMMENT ON ROLE x IS ''it''')`})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, ok := range map[string]bool{"v-token-ro-abc": true, `a"b`: false, "a'b": false, "a SUPERUSER": false, "a;b": false, "a--b": false} {
+		if got, err := s.Render(statements.Values{Name: name}); (err == nil) != ok {
+			t.Errorf("Render with %q = %q, %v, want ok = %v", name, got, err, ok)
 		}
 	}
 }

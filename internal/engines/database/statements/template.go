@@ -69,6 +69,7 @@ const (
 	inOpaque                     // a comment, U&'...', or a body that we cannot read
 	inNestedQuotes               // quotes inside a dollar-quoted body, where text may be SQL once more
 	inNestedLiteral              // the same, and plainly a literal
+	inQuoting                    // a literal that has quotes in it: SQL for whom it is handed to
 )
 
 type hole struct {
@@ -160,13 +161,15 @@ func (st *statement) find(tokens []token, nested bool) error {
 				h.place = inNestedQuotes
 			case t.kind == ident:
 				h.place = inIdent
+			case strings.ContainsAny(st.sql[t.open:t.close], `'"`):
+				h.place = inQuoting
 			case t.kind == literal:
 				h.place = inLiteral
 			default:
 				h.place = inEscape
-				if escaped(st.sql[t.open:at]) {
-					return fmt.Errorf("a backslash stands before %s", st.sql[h.start:h.end])
-				}
+			}
+			if t.kind == escape && !nested && escaped(st.sql[t.open:at]) {
+				return fmt.Errorf("a backslash stands before %s", st.sql[h.start:h.end])
 			}
 			whole := h.start == t.open && h.end == t.close
 			h.scram = f == password && t.kind == literal && whole && follows(st.sql, tokens[:i], "PASSWORD")
@@ -272,6 +275,14 @@ func fill(p place, f field, value string) (string, error) {
 			return "", fmt.Errorf("stands outside quotes, where its value would not be read as it is; put it in quotes")
 		}
 		return value, nil
+	case inQuoting:
+		// dblink_exec('…', 'CREATE ROLE "…" PASSWORD ''…''') reads it once more.
+		if strings.ContainsAny(value, `'"\`) {
+			return "", fmt.Errorf("stands in a literal that has quotes in it and has a value that could end one of them")
+		}
+		if f != name {
+			return value, nil
+		}
 	}
 	// The text may be SQL once more (EXECUTE '...'), so no character may be
 	// special at any depth. A name can be influenced by whoever asks for the
@@ -287,7 +298,7 @@ func fill(p place, f field, value string) (string, error) {
 		allowed = "_-.:+ "
 	}
 	if !only(value, allowed) || f == name && strings.Contains(value, "--") {
-		return "", fmt.Errorf("stands inside a dollar-quoted body or a comment and has a value that could end a quote there; put it in plain single or double quotes")
+		return "", fmt.Errorf("stands inside a dollar-quoted body, a comment or a literal with quotes in it and has a value that could end a quote there; put it in plain single or double quotes")
 	}
 	return value, nil
 }
