@@ -19,7 +19,7 @@ func TestServerReadsValuesBack(t *testing.T) {
 	}
 	defer conn.Close(t.Context())
 	set, err := statements.Compile([]string{
-		`SELECT '<{{password}}>' /* /* ' */ $$ */, E'\\<{{password}}\''` + "\n" + `, $t$'{{name}}'$t$, '{{name}}' AS "<{{password}}>" -- ' {{name}}`})
+		`SELECT '<{{password}}>' /* /* ' */ $$ */, E'\\<{{password}}>\\'` + "\n" + `, $t$'{{name}}'$t$, '{{name}}' AS "<{{password}}>" -- ' {{name}}`})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +41,7 @@ func TestServerReadsValuesBack(t *testing.T) {
 		if got, want := string(row[0]), "<"+value+">"; got != want {
 			t.Errorf("in '': %q, want %q", got, want)
 		}
-		if got, want := string(row[1]), `\<`+value+`'`; got != want {
+		if got, want := string(row[1]), `\<`+value+`>\`; got != want {
 			t.Errorf("in E'': %q, want %q", got, want)
 		}
 		if got, want := string(row[2]), "'"+name+"'"; got != want {
