@@ -262,3 +262,44 @@ func TestGroupPoliciesKeepTheirOrder(t *testing.T) {
 		t.Errorf("the policies are %v, want [p2 p1]", got)
 	}
 }
+
+// TestMergeKeepsGroupsOfTheAliasThatStays: of two aliases of one mount the one
+// that goes takes along the external groups that it was the way into.
+func TestMergeKeepsGroupsOfTheAliasThatStays(t *testing.T) {
+	for _, kept := range []string{"ann", "bob"} {
+		t.Run(kept, func(t *testing.T) {
+			r := start(t)
+			defer r.close()
+			// Ann is in more than one step of a merge takes.
+			in := map[string][]string{"bob": {"web"}}
+			for i := range 100 {
+				in["ann"] = append(in["ann"], fmt.Sprint("ops", i))
+			}
+			for _, name := range append(slices.Clone(in["ann"]), in["bob"]...) {
+				id := r.write("group", map[string]any{"name": name, "type": "external"})["id"]
+				r.write("group-alias", map[string]any{"name": name, "mount_accessor": "ldap", "canonical_id": id})
+			}
+			ann := r.login(engine.AliasLogin{Accessor: "ldap", Name: "ann", Groups: in["ann"]})
+			bob := r.login(engine.AliasLogin{Accessor: "ldap", Name: "bob", Groups: in["bob"]})
+			keep := map[string]*engine.Identified{"ann": ann, "bob": bob}[kept].Aliases[0].ID
+			own := r.write("group", map[string]any{"name": "own", "member_entity_ids": []string{ann.ID}})["id"].(string)
+			r.write("entity/merge", map[string]any{"from_entity_ids": ann.ID, "to_entity_id": bob.ID, "conflicting_alias_ids_to_keep": keep})
+			var names []string
+			for _, g := range r.who(bob.ID).Groups {
+				names = append(names, g.Name)
+			}
+			slices.Sort(names)
+			want := append(slices.Clone(in[kept]), "own")
+			slices.Sort(want)
+			if !slices.Equal(names, want) {
+				t.Errorf("with %s's alias they are in %d groups, %.100q, want %d: %.100q", kept, len(names), names, len(want), want)
+			}
+			if members := r.keys("gm/"); len(members) != len(want) {
+				t.Errorf("there are %d memberships, want %d", len(members), len(want))
+			}
+			if !slices.Contains(r.keys("gm/"), "gm/"+own+"/"+bob.ID) {
+				t.Error("they are not in the group that a person has put them in")
+			}
+		})
+	}
+}

@@ -133,15 +133,6 @@ func (e *Engine) mergeStep(tx storage.Tx, fromID, toID string, keep []string) (m
 	if to == nil {
 		return false, errs.New(errs.Invalid, "entity id to merge to is invalid: it was deleted meanwhile")
 	}
-	now := e.now()
-	room := stepRows
-	for ; len(from.Aliases) > 0 && room > 3; room -= 4 {
-		a := from.Aliases[0]
-		from.Aliases = from.Aliases[1:]
-		if err := moveAlias(tx, a, from, to, keep); err != nil {
-			return false, err
-		}
-	}
 	left, err := groupsOf(tx, fromID)
 	if err != nil {
 		return false, err
@@ -149,6 +140,33 @@ func (e *Engine) mergeStep(tx storage.Tx, fromID, toID string, keep []string) (m
 	joined, err := groupsOf(tx, toID)
 	if err != nil {
 		return false, err
+	}
+	now := e.now()
+	room := stepRows
+	for ; len(from.Aliases) > 0 && room > 3; room -= 4 {
+		a := from.Aliases[0]
+		clash, mine, err := clashOf(&a, to, keep)
+		if err != nil {
+			return false, err
+		}
+		if clash != nil {
+			// The alias that goes was the way into groups that the other may
+			// have no part in.
+			loser, id := left, fromID
+			if mine {
+				loser, id = joined, toID
+			}
+			if room, err = loser.leaveMount(tx, id, a.Accessor, room); err != nil {
+				return false, err
+			}
+			if room <= 3 {
+				break
+			}
+		}
+		from.Aliases = from.Aliases[1:]
+		if err := moveAlias(tx, a, from, to, clash, mine); err != nil {
+			return false, err
+		}
 	}
 	for ; len(left.Groups) > 0 && room > 2; room -= 3 {
 		id := left.Groups[len(left.Groups)-1]
@@ -208,21 +226,51 @@ func (e *Engine) mergeStep(tx storage.Tx, fromID, toID string, keep []string) (m
 	return false, to.put(tx)
 }
 
+// clashOf is the alias that the entity which another goes into has of the same
+// mount, if it has one, and whether the other's stays in its place.
+func clashOf(a *alias, to *entity, keep []string) (clash *alias, mine bool, err error) {
+	b := to.aliasAt(a.Accessor)
+	if b == nil {
+		return nil, false, nil
+	}
+	mine = slices.Contains(keep, a.ID)
+	if mine == slices.Contains(keep, b.ID) {
+		return nil, false, errs.New(errs.Invalid, "the entities have got aliases of the same mount meanwhile: repeat the request")
+	}
+	return new(*b), mine, nil
+}
+
+// leaveMount takes an entity out of the external groups that logins at a mount
+// have put it in, as far as there is room in the transaction. It gives the room
+// that is left.
+func (m *memberOf) leaveMount(tx storage.Tx, entityID, accessor string, room int) (int, error) {
+	for _, id := range slices.Clone(m.Groups) {
+		if room <= 3 {
+			break
+		}
+		if !strings.HasPrefix(m.By[id], groupAliasPrefix+accessor+"/") {
+			continue
+		}
+		if err := tx.Delete(memberKey(id, entityID)); err != nil {
+			return room, err
+		}
+		m.leave(id)
+		room--
+	}
+	return room, nil
+}
+
 // moveAlias gives an alias to the entity that another goes into. Where that has
 // one of the same mount, the one to keep stays.
-func moveAlias(tx storage.Tx, a alias, from, to *entity, keep []string) error {
-	if b := to.aliasAt(a.Accessor); b != nil {
-		other := *b
-		switch mine := slices.Contains(keep, a.ID); {
-		case mine == slices.Contains(keep, other.ID):
-			return errs.New(errs.Invalid, "the entities have got aliases of the same mount meanwhile: repeat the request")
-		case !mine:
-			return dropAlias(tx, &a)
-		}
-		if err := dropAlias(tx, &other); err != nil {
+func moveAlias(tx storage.Tx, a alias, from, to *entity, clash *alias, mine bool) error {
+	if clash != nil && !mine {
+		return dropAlias(tx, &a)
+	}
+	if clash != nil {
+		if err := dropAlias(tx, clash); err != nil {
 			return err
 		}
-		to.Aliases = slices.DeleteFunc(to.Aliases, func(o alias) bool { return o.ID == other.ID })
+		to.Aliases = slices.DeleteFunc(to.Aliases, func(o alias) bool { return o.ID == clash.ID })
 	}
 	a.MergedFrom = append(a.MergedFrom, from.ID)
 	to.Aliases = append(to.Aliases, a)

@@ -314,6 +314,13 @@ func TestModel(t *testing.T) {
 					rt.Fatalf("merging = %v", err)
 				}
 				for at, name := range m.entities[from].aliases {
+					if m.entities[to].aliases[at] != "" {
+						loser := from
+						if keep == from {
+							loser = to
+						}
+						maps.DeleteFunc(m.entities[loser].groups, func(_, by string) bool { return strings.HasPrefix(by, at+"/") })
+					}
 					if m.entities[to].aliases[at] == "" || keep == from {
 						m.entities[to].aliases[at] = name
 					}
