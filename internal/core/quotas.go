@@ -21,7 +21,7 @@ import (
 //
 //	quota/<ns>/<kind>/<name>              quotaRow, JSON; ns is where it was written
 //	quotaat/<kind>/<ns>/<mount>/r/<role>  the row's key: one quota of a kind for one thing
-//	quotaat/<kind>/<ns>/<mount>/p/<path>  the path as the engine knows it
+//	quotaat/<kind>/<ns>/<mount>/p/<path>  path and role as the engine knows them
 //	quotaconf/rate-limit                  QuotaConfig, JSON
 const (
 	quotaPrefix     = "quota/"
@@ -47,8 +47,8 @@ type quotaRow struct {
 	NS      string `json:"ns"`              // of what it is for
 	Mount   string `json:"mount,omitempty"` // ""; all of the namespace
 	Path    string `json:"path,omitempty"`  // in the mount; "" is all of it, and one that ends in * all that begins so
-	Known   string `json:"known,omitempty"` // Path as the engine knows the name in it; "": it is what it says
 	Role    string `json:"role,omitempty"`  // of an auth method
+	Known   string `json:"known,omitempty"` // Path, or Role, as the engine knows the name in it; "": it is what it says
 	Inherit bool   `json:"inherit,omitempty"`
 
 	Rate      float64       `json:"rate,omitempty"`
@@ -64,13 +64,13 @@ type quotaRow struct {
 func (r *quotaRow) place(kind QuotaKind) string {
 	at := quotaAtPrefix + string(kind) + "/" + r.NS + "/" + r.Mount
 	if r.Role != "" {
-		return at + "/r/" + r.Role
+		return at + "/r/" + r.known()
 	}
 	return at + "/p/" + r.known()
 }
 
-// known is the path that requests are held to.
-func (r *quotaRow) known() string { return cmp.Or(r.Known, r.Path) }
+// known is the role or path that requests are held to.
+func (r *quotaRow) known() string { return cmp.Or(r.Known, r.Role, r.Path) }
 
 // quota is a quota in force.
 type quota struct {
@@ -242,12 +242,12 @@ func (ix *quotaIndex) add(q *quota) {
 		m = &mountQuotas{roles: map[string]*quota{}, paths: map[string]*quota{}, globs: map[string]*quota{}}
 		ix.mounts[q.Mount] = m
 	}
-	path := q.known()
-	head, glob := strings.CutSuffix(path, "*")
+	known := q.known()
+	head, glob := strings.CutSuffix(known, "*")
 	switch {
 	case q.Role != "":
-		m.roles[q.Role] = q
-	case path == "":
+		m.roles[known] = q
+	case known == "":
 		m.whole = q
 	case glob:
 		m.globs[head] = q
@@ -256,7 +256,7 @@ func (ix *quotaIndex) add(q *quota) {
 			slices.SortFunc(m.lengths, func(a, b int) int { return b - a })
 		}
 	default:
-		m.paths[path] = q
+		m.paths[known] = q
 	}
 }
 

@@ -52,7 +52,7 @@ func (u *unsealed) countToken(ctx context.Context, e *token.Entry, m *mounted) e
 func (u *unsealed) countFor(ctx context.Context, q *quotaRow) (int64, error) {
 	switch {
 	case q.Role != "":
-		return u.tokens.CountRole(ctx, q.NS, q.Mount, q.Role)
+		return u.tokens.CountRole(ctx, q.NS, q.Mount, q.known())
 	case q.Path != "":
 		path, glob := strings.CutSuffix(q.Path, "*")
 		return u.leases.CountPath(ctx, q.Mount, path, glob)

@@ -550,6 +550,11 @@ func (folding) Routes(t *route.Table) {
 			return &route.Auth{Policies: []string{"web"}}, nil
 		})
 		write := func(context.Context, *route.Request, route.None) (route.None, error) { return route.None{}, nil }
+		route.Login(t, "login", func(_ context.Context, _ *route.Request, in gateIn) (*route.Auth, error) {
+			return &route.Auth{Policies: []string{"web"}, Role: strings.ToLower(in.Role)}, nil
+		}, route.RoleOf(func(_ context.Context, _ *route.Request, in gateIn) (string, error) {
+			return strings.ToLower(in.Role), nil
+		}))
 		route.Write(t, "users/{name}", write)
 		route.Write(t, "users/{name}/password", write)
 	}, route.Folds(strings.ToLower))
@@ -576,6 +581,14 @@ func TestQuotaOfANameInSeveralSpellings(t *testing.T) {
 		p := r.from("192.0.2.1", "", wire.OpUpdate, "auth/fold/"+path, r.root, "{}")
 		if got := p.Header.Get("X-Ratelimit-Limit"); got != want {
 			t.Errorf("%s has the rate %q, want %q (%v)", path, got, want, p.Err)
+		}
+	}
+	r.quota(core.RateLimit, core.Quota{Name: "role", Path: "auth/fold/", Role: "Web", Rate: 200})
+	r.quota(core.LeaseCount, core.Quota{Name: "role", Path: "auth/fold/", Role: "Web", MaxLeases: 1})
+	for i, role := range []string{"web", "WEB"} {
+		p := r.from("192.0.2.1", "", wire.OpUpdate, "auth/fold/login", noToken, fmt.Sprintf(`{"role":%q}`, role))
+		if got := p.Header.Get("X-Ratelimit-Limit"); got != "200" || errs.Is(p.Err, errs.TooMany) != (i > 0) {
+			t.Errorf("login %d of role %s has the rate %q, want 200, and gives %v", i, role, got, p.Err)
 		}
 	}
 	if q, _, err := r.c.Quota(t.Context(), token.RootNamespace, core.RateLimit, "q2"); err != nil || q.Path != "auth/fold/login/Bob" {

@@ -206,8 +206,13 @@ func (u *unsealed) newQuota(ctx context.Context, ns string, kind QuotaKind, in Q
 		return bad("a quota has a role or a path below its mount, not both: with a role the path is that of an auth method's mount")
 	case in.Role != "" && (m == nil || m.Class != ClassAuth):
 		return bad("mount path %q is not a valid auth method and therefore unsuitable for use with role-based quotas", in.Path)
-	case in.Role != "" && !hasRoles(m.table):
-		return bad("mount path %q does not support use with role-based quotas", in.Path)
+	}
+	if in.Role != "" {
+		login := loginOfRoles(m.table)
+		if login == nil {
+			return bad("mount path %q does not support use with role-based quotas", in.Path)
+		}
+		row.Known = login.KnownRole(in.Role)
 	}
 	global := row.NS == token.RootNamespace && m == nil
 	switch {
@@ -310,9 +315,14 @@ func knownPath(t *route.Table, path string) string {
 	return known + "*"
 }
 
-func hasRoles(t *route.Table) (has bool) {
-	t.Walk(func(e *route.Endpoint) { has = has || e.HasRole() })
-	return has
+// loginOfRoles is an endpoint that logs in to a role; nil without one.
+func loginOfRoles(t *route.Table) (login *route.Endpoint) {
+	t.Walk(func(e *route.Endpoint) {
+		if e.HasRole() {
+			login = e
+		}
+	})
+	return login
 }
 
 // DeleteQuota removes a quota; one that is not there is no error.

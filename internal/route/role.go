@@ -21,6 +21,14 @@ func RoleOf[In any](fn func(ctx context.Context, req *Request, in In) (string, e
 // HasRole reports whether the endpoint was declared with RoleOf.
 func (e *Endpoint) HasRole() bool { return e.role != nil }
 
+// KnownRole is the name of a role as the engine knows it: see Folds.
+func (e *Endpoint) KnownRole(name string) string {
+	if e.known == nil {
+		return name
+	}
+	return e.known(name)
+}
+
 // Role is the role that a login asks for, or "".
 func (e *Endpoint) Role(ctx context.Context, req *Request) (string, error) {
 	if e.role == nil {
