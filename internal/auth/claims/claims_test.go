@@ -3,6 +3,9 @@ package claims_test
 import (
 	"crypto/elliptic"
 	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -127,6 +130,34 @@ func TestFind(t *testing.T) {
 	if v, ok := s.Claim("/a"); !ok || string(v) != `"slash"` {
 		t.Errorf(`Claim("/a") = %s, %v, want "slash": it is no pointer there`, v, ok)
 	}
+}
+
+func TestWith(t *testing.T) {
+	got := set(t, `{"sub":"a","n":1,"x":"old","access":{"admin":true,"app":"a"},"gone":"y"}`).With(
+		set(t, `{"sub":"a","access":{"app":"b"},"x":"new","gone":null,"more \"":[]}`))
+	if err := got.CheckBound(wire.Object(`{"/access/admin":true}`), false); err == nil {
+		t.Errorf("%s: what the later object does not have is believed of the earlier", got.Object())
+	}
+	if want := `{"sub":"a","n":1,"access":{"app":"b"},"x":"new","gone":null,"more \"":[]}`; !equalJSON(t, string(got.Object()), want) {
+		t.Errorf("With = %s, want %s", got.Object(), want)
+	}
+	if _, ok := got.Claim("gone"); ok {
+		t.Error("a claim that is null is there")
+	}
+	for _, tt := range [][2]string{{`{}`, `{"a":1}`}, {`{"a":1}`, `{}`}, {`{"a":2}`, `{"a":1}`}} {
+		if got := set(t, tt[0]).With(set(t, tt[1])); !equalJSON(t, string(got.Object()), `{"a":1}`) {
+			t.Errorf("%s with %s = %s", tt[0], tt[1], got.Object())
+		}
+	}
+}
+
+func equalJSON(t *testing.T, a, b string) bool {
+	t.Helper()
+	var x, y any
+	if err := errors.Join(json.Unmarshal([]byte(a), &x), json.Unmarshal([]byte(b), &y)); err != nil {
+		t.Fatal(err)
+	}
+	return reflect.DeepEqual(x, y)
 }
 
 func TestCheckTimes(t *testing.T) {

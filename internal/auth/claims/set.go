@@ -23,8 +23,30 @@ func NewSet(body []byte) (Set, error) { return parseSet(body) }
 func (s Set) Object() wire.Object { return s.o }
 
 // With is the claims with those of others added; where both have one, others'
-// counts.
-func (s Set) With(others Set) Set { return Set{s.o.Merge(others.o)} }
+// counts, whole: an object of the one and an object of the other are not made
+// into what neither says.
+func (s Set) With(others Set) Set {
+	theirs := map[string]bool{}
+	for name := range others.o.All() {
+		theirs[name] = true
+	}
+	o := []byte{'{'}
+	add := func(name string, v wire.Value) {
+		if len(o) > 1 {
+			o = append(o, ',')
+		}
+		o = append(append(wire.AppendString(o, name), ':'), v...)
+	}
+	for name, v := range s.o.All() {
+		if !theirs[name] {
+			add(name, v)
+		}
+	}
+	for name, v := range others.o.All() {
+		add(name, v)
+	}
+	return Set{append(o, '}')}
+}
 
 // Claim is the claim of a name. One that is null is not there.
 func (s Set) Claim(name string) (wire.Value, bool) {
