@@ -155,23 +155,55 @@ func (e *Engine) listAliases(ctx context.Context, _ *route.Request, _ route.None
 }
 
 func (e *Engine) deleteAlias(ctx context.Context, _ *route.Request, in idIn) (route.None, error) {
-	_, err := e.env.Store.Update(ctx, func(tx storage.Tx) error {
-		row, err := entityBy(tx, aliasIDPrefix+in.ID)
-		if err != nil || row == nil {
+	for more := true; more; {
+		_, err := e.env.Store.Update(ctx, func(tx storage.Tx) (err error) {
+			more, err = e.deleteAliasStep(tx, in.ID)
 			return err
+		})
+		if err != nil {
+			return route.None{}, err
 		}
-		a := row.alias(in.ID)
-		if a == nil {
-			return nil
+	}
+	return route.None{}, nil
+}
+
+// deleteAliasStep takes the entity out of the external groups that logins by an
+// alias have filled, as many as fit in one transaction, and deletes the alias
+// with the last of them: another alias of the mount does not revive them.
+func (e *Engine) deleteAliasStep(tx storage.Tx, id string) (more bool, err error) {
+	row, err := entityBy(tx, aliasIDPrefix+id)
+	if err != nil || row == nil {
+		return false, err
+	}
+	a := row.alias(id)
+	if a == nil {
+		return false, nil
+	}
+	groups, err := groupsOf(tx, row.ID)
+	if err != nil {
+		// Of a list that cannot be read nothing is given.
+		if err := e.passOver(err); err != nil {
+			return false, err
 		}
-		if err := dropAlias(tx, a); err != nil {
-			return err
+	}
+	room, err := groups.leaveMount(tx, row.ID, a.Accessor, stepRows)
+	if err != nil {
+		return false, err
+	}
+	if room < stepRows {
+		if err := groups.put(tx, row.ID); err != nil {
+			return false, err
 		}
-		row.Aliases = slices.DeleteFunc(row.Aliases, func(a alias) bool { return a.ID == in.ID })
-		row.Updated = e.now()
-		return row.put(tx)
-	})
-	return route.None{}, err
+	}
+	if room <= leastRoom {
+		return true, nil
+	}
+	if err := dropAlias(tx, a); err != nil {
+		return false, err
+	}
+	row.Aliases = slices.DeleteFunc(row.Aliases, func(a alias) bool { return a.ID == id })
+	row.Updated = e.now()
+	return false, row.put(tx)
 }
 
 type aliasIn struct {

@@ -303,3 +303,28 @@ func TestMergeKeepsGroupsOfTheAliasThatStays(t *testing.T) {
 		})
 	}
 }
+
+// TestAliasThatIsDeletedLeavesItsGroups: who gets an alias of the same mount
+// later is not in the groups that the deleted one was the way into.
+func TestAliasThatIsDeletedLeavesItsGroups(t *testing.T) {
+	r := start(t)
+	defer r.close()
+	var names []string
+	for i := range 100 { // more than one step takes
+		name := fmt.Sprint("ops", i)
+		id := r.write("group", map[string]any{"name": name, "type": "external"})["id"]
+		r.write("group-alias", map[string]any{"name": name, "mount_accessor": "ldap", "canonical_id": id})
+		names = append(names, name)
+	}
+	who := r.login(engine.AliasLogin{Accessor: "ldap", Name: "ann", Groups: names})
+	own := r.write("group", map[string]any{"name": "own", "member_entity_ids": []string{who.ID}})["id"].(string)
+	r.must(wire.OpDelete, "entity-alias/id/"+who.Aliases[0].ID, "")
+	r.write("entity-alias", map[string]any{"name": "bob", "mount_accessor": "ldap", "canonical_id": who.ID})
+	who = r.who(who.ID)
+	if len(who.Aliases) != 1 || who.Aliases[0].Name != "bob" || len(who.Groups) != 1 || who.Groups[0].ID != own {
+		t.Errorf("with the aliases %+v they are in %d groups, want bob in the group that a person has put them in", who.Aliases, len(who.Groups))
+	}
+	if left := r.keys("gm/"); !slices.Equal(left, []string{"gm/" + own + "/" + who.ID}) {
+		t.Errorf("there are %d memberships, want one", len(left))
+	}
+}

@@ -143,7 +143,7 @@ func (e *Engine) mergeStep(tx storage.Tx, fromID, toID string, keep []string) (m
 	}
 	now := e.now()
 	room := stepRows
-	for ; len(from.Aliases) > 0 && room > 3; room -= 4 {
+	for ; len(from.Aliases) > 0 && room > leastRoom; room -= 4 {
 		a := from.Aliases[0]
 		clash, mine, err := clashOf(&a, to, keep)
 		if err != nil {
@@ -159,7 +159,7 @@ func (e *Engine) mergeStep(tx storage.Tx, fromID, toID string, keep []string) (m
 			if room, err = loser.leaveMount(tx, id, a.Accessor, room); err != nil {
 				return false, err
 			}
-			if room <= 3 {
+			if room <= leastRoom {
 				break
 			}
 		}
@@ -240,12 +240,16 @@ func clashOf(a *alias, to *entity, keep []string) (clash *alias, mine bool, err 
 	return new(*b), mine, nil
 }
 
+// leastRoom is the room that leaveMount leaves where it could not finish: too
+// little for an alias.
+const leastRoom = 3
+
 // leaveMount takes an entity out of the external groups that logins at a mount
 // have put it in, as far as there is room in the transaction. It gives the room
 // that is left.
 func (m *memberOf) leaveMount(tx storage.Tx, entityID, accessor string, room int) (int, error) {
 	for _, id := range slices.Clone(m.Groups) {
-		if room <= 3 {
+		if room <= leastRoom {
 			break
 		}
 		if !strings.HasPrefix(m.By[id], groupAliasPrefix+accessor+"/") {
