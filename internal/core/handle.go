@@ -138,8 +138,8 @@ func (x *exchange) serveSafely(ctx context.Context) (err error) {
 func (x *exchange) serve(ctx context.Context) error {
 	err := step(ctx, "route", x.route)
 	x.nameSpan(ctx)
-	if err == nil {
-		if err = x.limit(ctx); x.unlogged {
+	if lerr := x.limit(ctx); lerr != nil { // also of what cannot be carried out: its record costs as much
+		if err = lerr; x.unlogged {
 			return err
 		}
 	}

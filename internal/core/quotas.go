@@ -15,6 +15,7 @@ import (
 	"github.com/leasehold/leasehold/internal/errs"
 	"github.com/leasehold/leasehold/internal/ratelimit"
 	"github.com/leasehold/leasehold/internal/storage"
+	"github.com/leasehold/leasehold/internal/token"
 )
 
 // What is stored of quotas, and under which keys:
@@ -313,21 +314,26 @@ func (x *exchange) limit(ctx context.Context) error {
 	if s == nil || err != nil {
 		return err
 	}
-	mount := ""
+	space, mount := x.space, ""
 	if x.m != nil {
 		mount = x.m.ID
+	}
+	if space == nil { // it names none that answers, or was broken before anybody looked
+		if space, err = x.u.space(ctx, token.RootNamespace); space == nil || err != nil {
+			return err
+		}
 	}
 	known, _, ok := x.ep.Known(&x.r)
 	if !ok {
 		known = x.r.Path
 	}
-	q, err := s.rate.find(x.space, mount, x.r.Path, known, func() (string, error) {
+	q, err := s.rate.find(space, mount, x.r.Path, known, func() (string, error) {
 		if x.ep == nil {
 			return "", nil
 		}
 		return x.ep.Role(ctx, &x.r)
 	})
-	if q == nil || err != nil || s.exempts(x) {
+	if q == nil || err != nil || s.exempts(space, x.req.Path) {
 		return err
 	}
 	limiter, client := q.clientOf(ctx, x)
@@ -349,8 +355,8 @@ func (x *exchange) limit(ctx context.Context) error {
 	return errs.Later(after, "request path %q: rate limit quota exceeded", ShownPath(x.req.Path))
 }
 
-func (s *quotaSet) exempts(x *exchange) bool {
-	return s.exempt.has(x.req.Path) || s.absolute.has(x.space.Path+x.req.Path)
+func (s *quotaSet) exempts(space *space, path string) bool {
+	return s.exempt.has(path) || s.absolute.has(space.Path+path)
 }
 
 // clientOf is whom a request counts for.

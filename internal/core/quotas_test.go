@@ -201,6 +201,30 @@ func TestRateLimit(t *testing.T) {
 	}
 }
 
+// Requests that cannot be carried out count too: each is recorded.
+func TestRateLimitOfBrokenRequests(t *testing.T) {
+	r := quotaRig(t, mem.New())
+	r.quota(core.RateLimit, core.Quota{Name: "all", Rate: 2, Interval: time.Hour})
+	broken := errs.New(errs.Invalid, "the body is no JSON")
+	for i, kind := range []errs.Kind{errs.Invalid, errs.NotFound, errs.TooMany, errs.TooMany, errs.TooMany} {
+		req := &core.Request{ID: "b", Op: wire.OpUpdate, Path: "auth/gate/login", Remote: netip.MustParseAddrPort("192.0.2.1:1")}
+		var p *core.Response
+		switch i % 3 {
+		case 0:
+			p = r.c.Refuse(t.Context(), req, broken)
+		case 1:
+			req.Namespace = "nowhere"
+			p = r.c.Handle(t.Context(), req)
+		case 2:
+			req.Path += "/"
+			p = r.c.Handle(t.Context(), req)
+		}
+		if !errs.Is(p.Err, kind) {
+			t.Errorf("request %d = %v, want a %v", i, p.Err, kind)
+		}
+	}
+}
+
 var noToken secret.String
 
 // What a rate limit refuses stands in the audit log only where that is wanted.
