@@ -257,20 +257,57 @@ func (e *Engine) writeAlias(ctx context.Context, _ *route.Request, in aliasIn) (
 		return nil, err
 	}
 	var made *aliasMade
+	from, mount := "", "" // whose the alias was, and of which mount
 	_, err = e.env.Store.Update(ctx, func(tx storage.Tx) error {
-		made = nil
+		made, from = nil, ""
 		old, err := in.find(tx)
 		if err != nil {
 			return err
 		}
 		if old != nil {
+			from, mount = old.ID, in.Accessor
+			if a := old.alias(in.ID); a != nil {
+				mount = a.Accessor
+			}
 			made, err = e.changeAlias(tx, in, old, at)
 			return err
 		}
 		made, err = e.makeAlias(tx, in, alias{ID: id, Accessor: in.Accessor, Name: in.Name, Local: at.Local}, fresh)
 		return err
 	})
+	if err == nil && made != nil && from != "" {
+		err = e.leaveIdle(ctx, from, mount)
+	}
 	return made, written(err)
+}
+
+// leaveIdle takes an entity whose alias of a mount went elsewhere out of the
+// external groups that it was the way into: they give nothing, and are not to
+// be revived by another alias.
+func (e *Engine) leaveIdle(ctx context.Context, id, accessor string) error {
+	for more := true; more; {
+		_, err := e.env.Store.Update(ctx, func(tx storage.Tx) error {
+			more = false
+			row, err := getEntity(tx, id)
+			if err != nil || row == nil || row.aliasAt(accessor) != nil {
+				return err
+			}
+			groups, err := groupsOf(tx, id)
+			if err != nil {
+				return e.passOver(err)
+			}
+			room, err := groups.leaveMount(tx, id, accessor, stepRows)
+			if err != nil || room == stepRows {
+				return err
+			}
+			more = room <= leastRoom
+			return groups.put(tx, id)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // find is the entity whose alias a write means; nil for a new alias.

@@ -304,9 +304,24 @@ func TestMergeKeepsGroupsOfTheAliasThatStays(t *testing.T) {
 	}
 }
 
-// TestAliasThatIsDeletedLeavesItsGroups: who gets an alias of the same mount
-// later is not in the groups that the deleted one was the way into.
-func TestAliasThatIsDeletedLeavesItsGroups(t *testing.T) {
+// TestAliasThatGoesLeavesItsGroups: who gets an alias of the same mount later
+// is not in the groups that the one before was the way into.
+func TestAliasThatGoesLeavesItsGroups(t *testing.T) {
+	other := func(r *rig) string { return r.write("entity", map[string]any{"name": "other"})["id"].(string) }
+	for name, part := range map[string]func(r *rig, alias string){
+		"deleted": func(r *rig, alias string) { r.must(wire.OpDelete, "entity-alias/id/"+alias, "") },
+		"moved": func(r *rig, alias string) {
+			r.write("entity-alias/id/"+alias, map[string]any{"canonical_id": other(r)})
+		},
+		"of another mount": func(r *rig, alias string) {
+			r.write("entity-alias/id/"+alias, map[string]any{"mount_accessor": "up"})
+		},
+	} {
+		t.Run(name, func(t *testing.T) { aliasGoes(t, part) })
+	}
+}
+
+func aliasGoes(t *testing.T, part func(r *rig, alias string)) {
 	r := start(t)
 	defer r.close()
 	var names []string
@@ -318,10 +333,10 @@ func TestAliasThatIsDeletedLeavesItsGroups(t *testing.T) {
 	}
 	who := r.login(engine.AliasLogin{Accessor: "ldap", Name: "ann", Groups: names})
 	own := r.write("group", map[string]any{"name": "own", "member_entity_ids": []string{who.ID}})["id"].(string)
-	r.must(wire.OpDelete, "entity-alias/id/"+who.Aliases[0].ID, "")
+	part(r, who.Aliases[0].ID)
 	r.write("entity-alias", map[string]any{"name": "bob", "mount_accessor": "ldap", "canonical_id": who.ID})
 	who = r.who(who.ID)
-	if len(who.Aliases) != 1 || who.Aliases[0].Name != "bob" || len(who.Groups) != 1 || who.Groups[0].ID != own {
+	if last := len(who.Aliases) - 1; who.Aliases[last].Name != "bob" || len(who.Groups) != 1 || who.Groups[0].ID != own {
 		t.Errorf("with the aliases %+v they are in %d groups, want bob in the group that a person has put them in", who.Aliases, len(who.Groups))
 	}
 	if left := r.keys("gm/"); !slices.Equal(left, []string{"gm/" + own + "/" + who.ID}) {

@@ -43,6 +43,16 @@ func (m *model) in(p *person) map[string]bool {
 	return out
 }
 
+// lose takes away somebody's alias of a mount, leave the groups that it led to.
+func (p *person) lose(at string) {
+	delete(p.aliases, at)
+	p.leave(at)
+}
+
+func (p *person) leave(at string) {
+	maps.DeleteFunc(p.groups, func(_, by string) bool { return strings.HasPrefix(by, at+"/") })
+}
+
 type circle struct {
 	policy   string
 	external bool
@@ -175,7 +185,7 @@ func TestModel(t *testing.T) {
 				for _, a := range r.who(id).Aliases {
 					if a.Accessor == at {
 						r.must(wire.OpDelete, "entity-alias/id/"+a.ID, "")
-						delete(m.entities[id].aliases, at)
+						m.entities[id].lose(at)
 					}
 				}
 			},
@@ -191,7 +201,7 @@ func TestModel(t *testing.T) {
 					}
 					return
 				case owner != "":
-					delete(m.entities[owner].aliases, at)
+					m.entities[owner].lose(at)
 				}
 				if err != nil {
 					rt.Fatalf("writing an alias = %v", err)
@@ -319,7 +329,7 @@ func TestModel(t *testing.T) {
 						if keep == from {
 							loser = to
 						}
-						maps.DeleteFunc(m.entities[loser].groups, func(_, by string) bool { return strings.HasPrefix(by, at+"/") })
+						m.entities[loser].leave(at)
 					}
 					if m.entities[to].aliases[at] == "" || keep == from {
 						m.entities[to].aliases[at] = name
