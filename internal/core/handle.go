@@ -49,6 +49,10 @@ type exchange struct {
 	link       link // among the requests inside
 }
 
+// errHeadIssues is the answer to a HEAD of what issues: its answer has no body,
+// and nobody would learn what there is a lease of.
+var errHeadIssues = errs.New(errs.Unsupported, "unsupported operation: this path issues credentials, which the answer to a HEAD has no room for; send a GET")
+
 // Handle answers one request. It is the path of every request there is.
 func (c *Core) Handle(ctx context.Context, req *Request) *Response {
 	if resp := c.early(ctx, c.cfg.Boot, req); resp != nil {
@@ -292,6 +296,9 @@ func (x *exchange) route(ctx context.Context) error {
 	x.ep, x.miss = m.table.Route(&x.r)
 	if x.ep != nil && x.ep.RootOnly && x.ns != token.RootNamespace {
 		x.ep, x.miss = nil, rootOnly(path)
+	}
+	if x.ep != nil && x.ep.Class == route.Issuing && x.req.Method == http.MethodHead {
+		x.ep, x.miss = nil, errHeadIssues
 	}
 	if x.ep != nil {
 		x.resp.Form = x.ep.Form

@@ -49,6 +49,7 @@ func TestEdges(t *testing.T) {
 		{"GET", "kv/../kv/a", "", nil, 400, "relative"},
 		{"GET", "kv/%2e%2e/kv/a", "", nil, 400, "relative"},
 		{"HEAD", "kv/a", "", nil, 200, ""},
+		{"HEAD", "database/creds/x", "", nil, 405, ""},
 		{"GET", "kv/a", "", []string{"X-Vault-Namespace", "root"}, 200, `"a":"b"`},
 		{"GET", "kv/a", "", []string{"X-Vault-Namespace", "/"}, 200, `"a":"b"`},
 		{"GET", "kv/a", "", []string{"X-Vault-Namespace", "team"}, 404, "team"},
