@@ -31,7 +31,7 @@ type workload struct {
 	bar  float64 // how many units it may cost, or (ops) how many it must reach; 0: no bar
 	plus float64 // instead of a bar in units: how many µs of CPU it may cost more
 
-	beside     float64 // µs of CPU that it may cost beside the units: what was asked for
+	beside     func() float64 // measures the µs of CPU that it may cost beside the units: what was asked for
 	besideName string
 }
 
@@ -41,6 +41,7 @@ type row struct {
 	of                  *row // what it is compared with
 	rounds              []sample
 	units               []sample // of, measured right before each round
+	besides             []float64
 	perSec, cpu, pg, me float64
 	p50, p99            float64
 	errs                int
@@ -191,6 +192,9 @@ func (r *row) run(ctx context.Context, conc int, d time.Duration, warm bool, pgP
 			u = round(ctx, conc, d/2, of.pid, 0, of.op)
 		}
 		r.units = append(r.units, u)
+		if r.beside != nil {
+			r.besides = append(r.besides, r.beside())
+		}
 	}
 	s := round(ctx, conc, d, r.pid, pgPID, r.op)
 	r.rounds = append(r.rounds, s)
@@ -271,8 +275,8 @@ func (r *row) compare() (compared, bar string, ok bool) {
 		bar = fmt.Sprintf("≤ %g", r.bar)
 	}
 	compared = fmt.Sprintf("%.2f × %s (CPU)", x, r.unit)
-	if r.beside > 0 {
-		compared += fmt.Sprintf(", and %s of %.0f µs", r.besideName, r.beside)
+	if r.beside != nil {
+		compared += fmt.Sprintf(", and %s of %.0f µs", r.besideName, median(r.besides, func(v float64) float64 { return v }))
 	}
 	return compared, bar, r.bar == 0 || x <= r.bar
 }
@@ -285,8 +289,10 @@ func (r *row) ratio() float64 {
 			x[i] = perSecond(s) / perSecond(u)
 		case r.plus > 0:
 			x[i] = us(s.cpu) - us(u.cpu)
+		case r.beside != nil:
+			x[i] = (us(s.cpu) - r.besides[i]) / us(u.cpu)
 		default:
-			x[i] = (us(s.cpu) - r.beside) / us(u.cpu)
+			x[i] = us(s.cpu) / us(u.cpu)
 		}
 	}
 	return median(x, func(v float64) float64 { return v })
